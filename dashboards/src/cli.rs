@@ -1,0 +1,230 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Are page faults locked out while extents move? Watches XFS and ext4 on persistent memory, judges
+/// recorded traces, and tries patched kernels in a VM.
+#[derive(Debug, Parser)]
+#[command(name = "faultline", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what this kernel offers: privileges, BTF, DAX mounts, and which hook attaches how
+    Doctor(Doctor),
+    /// Record a trace of faults, locks and extent changes while a command runs
+    Record(Record),
+    /// Judge a trace. Exit status: 0 clean, 1 findings, 2 failed or inconclusive
+    Analyze(Analyze),
+    /// Race page faults against extent manipulation in a directory
+    Work(Work),
+    /// Run a command in a VM with XFS and ext4 on emulated persistent memory
+    Vm(Vm),
+    /// Show the whole thing: a stock kernel judged clean, broken modules found out
+    Demo(Demo),
+    /// Print recorder, decoder and analysis figures of this machine
+    Bench(Bench),
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Boot this kernel series in the VM and examine it instead, e.g. 6.12
+    #[arg(long, value_name = "SERIES")]
+    pub kernel: Option<String>,
+    /// Watch these mount points; default: every XFS and ext4 mounted with DAX
+    #[arg(value_name = "MOUNT")]
+    pub mounts: Vec<PathBuf>,
+}
+
+/// Arguments of `record`.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// Trace to write
+    #[arg(short, long, value_name = "FILE", default_value = "faultline.flt")]
+    pub output: PathBuf,
+    /// Watch the filesystem at this path; default: every XFS and ext4 mounted with DAX
+    #[arg(short, long, value_name = "PATH")]
+    pub mount: Vec<PathBuf>,
+    /// Stop after this long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// Ring buffer a CPU, in MiB; a power of two
+    #[arg(long, value_name = "MIB", default_value_t = 16)]
+    pub ring: u32,
+    /// Command to run; recording ends with it
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For reading and mailing
+    Text,
+    /// One object; its schema is in docs/report.md
+    Json,
+}
+
+/// Arguments of `analyze`.
+#[derive(Debug, Args)]
+pub struct Analyze {
+    /// Trace to judge
+    #[arg(value_name = "FILE", default_value = "faultline.flt")]
+    pub trace: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// Arguments of `work`.
+#[derive(Debug, Args)]
+pub struct Work {
+    /// Scenario, or `list`
+    #[arg(value_name = "SCENARIO")]
+    pub scenario: String,
+    /// Directory on the filesystem to exercise
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Run for this long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub time: Duration,
+    /// Run for this many operations of the manipulator instead
+    #[arg(long, value_name = "N", conflicts_with = "time")]
+    pub ops: Option<u64>,
+    /// What all random choices follow from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Fault threads beside the manipulator
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub threads: usize,
+    /// Size of each file in KiB
+    #[arg(long, value_name = "KIB", default_value_t = 4096)]
+    pub size: u64,
+    /// Bind each thread to a CPU
+    #[arg(long)]
+    pub pin: bool,
+    /// How to print the summary
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// Arguments of `vm`.
+#[derive(Debug, Args)]
+pub struct Vm {
+    /// Kernel series of the distribution's mirror
+    #[arg(long, value_name = "SERIES", default_value = "6.12")]
+    pub kernel: String,
+    /// Break a filesystem module with one of the mutations that Faultline carries
+    #[arg(long, value_name = "NAME", conflicts_with = "patch")]
+    pub mutation: Option<String>,
+    /// Apply this patch to the filesystem module named by --module
+    #[arg(long, value_name = "FILE", requires = "module")]
+    pub patch: Option<PathBuf>,
+    /// Filesystem module that --patch changes
+    #[arg(long, value_name = "xfs|ext4")]
+    pub module: Option<String>,
+    /// Mount through the page cache instead of DAX
+    #[arg(long)]
+    pub page_cache: bool,
+    /// Keep the guest's /result here
+    #[arg(long, value_name = "DIR")]
+    pub result: Option<PathBuf>,
+    /// Kill the VM after this long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "180s")]
+    pub timeout: Duration,
+    /// Show the guest's console
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Command to run in the guest; /mnt/xfs and /mnt/ext4 are mounted, /result reaches the host
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Kernel series of the distribution's mirror
+    #[arg(long, value_name = "SERIES", default_value = "6.12")]
+    pub kernel: String,
+    /// How long each workload runs
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15s")]
+    pub time: Duration,
+    /// Keep traces, consoles and reports here
+    #[arg(long, value_name = "DIR")]
+    pub result: Option<PathBuf>,
+    /// Only these mutations, and `stock`
+    #[arg(value_name = "RUN")]
+    pub only: Vec<String>,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// What to measure
+    #[arg(value_enum, default_value_t = Measure::Analysis)]
+    pub what: Measure,
+    /// Directory on the filesystem to fault on (`fault`), or a trace (`analysis`)
+    #[arg(value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Faults a run (`fault`)
+    #[arg(long, default_value_t = 20_000)]
+    pub faults: u64,
+    /// Runs of each kind (`fault`)
+    #[arg(long, default_value_t = 5)]
+    pub rounds: u32,
+}
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Measure {
+    /// Decoding and judging a trace, events a second; bytes an event
+    Analysis,
+    /// Cost that recording adds to a page fault
+    Fault,
+}
+
+/// `90`, `90s`, `2m`, `500ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("{text} is no time; try 90s or 2m"))?;
+    match unit {
+        "" | "s" => Ok(Duration::from_secs(number)),
+        "ms" => Ok(Duration::from_millis(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        "h" => Ok(Duration::from_secs(number * 3600)),
+        _ => Err(format!("{unit} is no unit of time; use ms, s, m or h")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn reads_times() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err() && duration("3d").is_err());
+    }
+}

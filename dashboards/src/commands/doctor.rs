@@ -1,0 +1,173 @@
+//! `faultline doctor`
+
+use std::{fs, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use tracer::{
+    attach::Limits,
+    hooks::FilesystemKind,
+    kernel::types::KernelTypes,
+    record::{attach, resolve_plan},
+    trace::{Mount, PlannedHook},
+    units::Device,
+};
+use workloads::lab::{Cache, CommandJob, Kernel, KernelSeries, Vm, VmSpec, host};
+
+use super::record::watched;
+use crate::{
+    campaign::own_binary,
+    cli::Doctor,
+    progress::{self, Line},
+};
+
+/// Prints what this kernel offers. 0: everything needed is there; 2: something is not.
+pub fn run(arguments: &Doctor) -> Result<ExitCode> {
+    match &arguments.kernel {
+        Some(series) => elsewhere(series),
+        None => here(arguments),
+    }
+}
+
+fn here(arguments: &Doctor) -> Result<ExitCode> {
+    let read = |file: &str| {
+        fs::read_to_string(file)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    println!(
+        "kernel      {} {}",
+        read("/proc/sys/kernel/osrelease"),
+        read("/proc/sys/kernel/version")
+    );
+    let root = nix::unistd::geteuid().is_root();
+    println!(
+        "privileges  {}",
+        if root {
+            "root"
+        } else {
+            "not root: hooks cannot be attached; run as root"
+        }
+    );
+    match KernelTypes::load(&["xfs", "ext4"]) {
+        Ok(types) => {
+            let modules: Vec<&str> = types.modules().collect();
+            let modules = if modules.is_empty() {
+                "xfs and ext4 built in or absent".to_owned()
+            } else {
+                modules.join(", ")
+            };
+            println!("BTF         vmlinux; {modules}");
+        }
+        Err(error) => {
+            println!("BTF         {error}");
+            return Ok(ExitCode::from(2));
+        }
+    }
+    let mounts = match watched(&arguments.mounts) {
+        Ok(mounts) => mounts,
+        Err(error) => {
+            println!("mounts      {error}");
+            // The plan is worth seeing anyway.
+            FilesystemKind::ALL.into_iter().map(nowhere).collect()
+        }
+    };
+    for mount in mounts.iter().filter(|mount| !mount.path.is_empty()) {
+        println!(
+            "mount       {} {} {} {}",
+            mount.path,
+            mount.filesystem.name(),
+            mount.source,
+            mount.options
+        );
+    }
+    let (plan, _) = resolve_plan(&mounts)?;
+    if !root {
+        for row in &plan.rows {
+            if let Err(missing) = &row.resolved {
+                println!(
+                    "hook        {:32} {missing}",
+                    format!("{:?}", row.hook.target)
+                );
+            }
+        }
+        return Ok(ExitCode::from(2));
+    }
+    let session = attach(
+        &plan,
+        &mounts,
+        Limits {
+            ring_bytes: 1 << 16,
+        },
+    )?;
+    Ok(print_hooks(session.hooks()))
+}
+
+/// A mount that does not exist, to plan for.
+fn nowhere(filesystem: FilesystemKind) -> Mount {
+    Mount {
+        path: String::new(),
+        filesystem,
+        device: Device(0),
+        source: String::new(),
+        options: String::new(),
+    }
+}
+
+fn print_hooks(hooks: &[PlannedHook]) -> ExitCode {
+    let mut missing = Vec::new();
+    for hook in hooks {
+        let how = match &hook.attached {
+            Ok(mechanism) => mechanism.name().to_owned(),
+            Err(reason) => format!("- {}", reason.lines().next().unwrap_or_default()),
+        };
+        println!("hook        {:30} {:28} {how}", hook.target, hook.group);
+        let served = hooks
+            .iter()
+            .any(|other| other.group == hook.group && other.attached.is_ok());
+        if !served && !missing.contains(&hook.group) {
+            missing.push(hook.group.clone());
+        }
+    }
+    let attached = hooks.iter().filter(|hook| hook.attached.is_ok()).count();
+    println!("hooks       {attached} of {} attached", hooks.len());
+    if missing.is_empty() {
+        println!("verdict     everything that a verdict rests on can be seen");
+        ExitCode::SUCCESS
+    } else {
+        println!(
+            "verdict     cannot be seen, so not judged: {}",
+            missing.join(", ")
+        );
+        ExitCode::from(2)
+    }
+}
+
+/// Asks the doctor inside a VM.
+fn elsewhere(series: &str) -> Result<ExitCode> {
+    host::require(&host::vm_tools())?;
+    let cache = Cache::open()?;
+    let mut line = Line::new();
+    let mut say = |step| {
+        let (words, lasting) = progress::lab_step(&step);
+        line.say(&words, lasting);
+    };
+    let kernel = Kernel::obtain(&cache, &KernelSeries(series.to_owned()), &mut say)?;
+    let mut spec = VmSpec::new(&kernel, own_binary()?);
+    spec.commands = vec![CommandJob::new("doctor", &["faultline", "doctor"])];
+    let outcome = Vm::run(&cache, &spec, &mut say)?;
+    drop(line);
+    let text = fs::read_to_string(outcome.result_dir.join("doctor.stdout")).with_context(|| {
+        format!(
+            "the VM gave no answer; its console ends:\n{}",
+            outcome.console_tail(15)
+        )
+    })?;
+    print!("{text}");
+    let status = outcome
+        .outcome
+        .and_then(|answer| answer.commands.first().and_then(|command| command.status));
+    Ok(ExitCode::from(
+        u8::try_from(status.unwrap_or(2)).unwrap_or(2),
+    ))
+}

@@ -1,0 +1,76 @@
+//! `faultline record`
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use anyhow::{Context as _, Result, bail};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tracer::{
+    attach::Limits,
+    mounts,
+    record::{Options, record},
+    trace::Mount,
+};
+
+use crate::{cli::Record, progress};
+
+/// Records until the command ends, the time is up, or SIGINT or SIGTERM arrives.
+pub fn run(arguments: &Record) -> Result<ExitCode> {
+    if !arguments.ring.is_power_of_two() || !(1..=1024).contains(&arguments.ring) {
+        bail!(
+            "--ring {} does not fit: give a power of two from 1 to 1024 (MiB)",
+            arguments.ring
+        );
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("recording needs root: it loads eBPF programs (CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN)");
+    }
+    let options = Options {
+        output: arguments.output.clone(),
+        mounts: watched(&arguments.mount)?,
+        command: arguments.command.clone(),
+        limit: arguments.time,
+        limits: Limits {
+            ring_bytes: arguments.ring << 20,
+        },
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
+    }
+    let mut display = progress::recording(options.command.is_empty());
+    let summary = record(&options, &stop, &mut |progress| display(progress))?;
+    eprintln!(
+        "faultline: {} events, {} lost, {:.1} s, {} bytes ({:.1} an event) in {}",
+        summary.events,
+        summary.lost,
+        summary.elapsed.as_secs_f64(),
+        summary.bytes,
+        summary.bytes as f64 / summary.events.max(1) as f64,
+        options.output.display(),
+    );
+    match summary.status {
+        Some(status) if !status.success() => {
+            eprintln!("faultline: the command ended with {status}");
+            Ok(ExitCode::from(2))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The mounts that were named, or every one that uses DAX.
+pub(super) fn watched(named: &[std::path::PathBuf]) -> Result<Vec<Mount>> {
+    if named.is_empty() {
+        return Ok(mounts::with_dax()?);
+    }
+    let mut found: Vec<Mount> = Vec::new();
+    for path in named {
+        let mount = mounts::containing(path)?;
+        if found.iter().all(|known| known.device != mount.device) {
+            found.push(mount);
+        }
+    }
+    Ok(found)
+}

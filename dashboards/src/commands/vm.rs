@@ -1,0 +1,113 @@
+//! `faultline vm`
+
+use std::{fs, process::ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+use workloads::lab::{
+    Cache, CommandJob, FilesystemKind, HostBinary, Kernel, KernelSeries, ModuleOverride,
+    Vm as Guest, VmSpec, host, modules, mutations,
+};
+
+use crate::{
+    campaign::own_binary,
+    cli::Vm,
+    progress::{self, Line},
+};
+
+/// Commands the guest has by itself.
+const BUILT_IN: &[&str] = &["faultline", "sh"];
+
+/// Boots a VM, runs the command there, prints its output, and ends as it ended.
+pub fn run(arguments: &Vm) -> Result<ExitCode> {
+    host::require(&host::vm_tools())?;
+    let cache = Cache::open()?;
+    let mut line = Line::new();
+    let verbose = arguments.verbose;
+    let mut say = |step| {
+        let (words, lasting) = progress::lab_step(&step);
+        if verbose && !lasting {
+            line.keep(&words)
+        } else {
+            line.say(&words, lasting)
+        }
+    };
+    let kernel = Kernel::obtain(&cache, &KernelSeries(arguments.kernel.clone()), &mut say)?;
+    let mut spec = VmSpec::new(&kernel, own_binary()?);
+    let changed = match (&arguments.mutation, &arguments.patch) {
+        (Some(name), _) => {
+            let mutation = mutations::find(name)?;
+            Some((mutation.filesystem, mutation.patch.to_owned()))
+        }
+        (None, Some(patch)) => {
+            let module = arguments.module.as_deref().unwrap_or_default();
+            let filesystem = FilesystemKind::parse(module).with_context(|| {
+                format!("--module {module} is not a module that can be rebuilt: xfs or ext4")
+            })?;
+            let text = fs::read_to_string(patch)
+                .with_context(|| format!("cannot read the patch {}", patch.display()))?;
+            Some((filesystem, text))
+        }
+        (None, None) => None,
+    };
+    if let Some((filesystem, patch)) = changed {
+        host::require(&host::build_tools(None))?;
+        let object = modules::build(&cache, &kernel, filesystem, &patch, &mut say)?;
+        spec.overrides.push(ModuleOverride {
+            name: filesystem.module().to_owned(),
+            object,
+        });
+    }
+    if arguments.page_cache {
+        spec.filesystems = spec
+            .filesystems
+            .into_iter()
+            .map(|job| job.through_page_cache())
+            .collect();
+    }
+    let Some(program) = arguments.command.first() else {
+        bail!("name a command to run in the guest")
+    };
+    if !BUILT_IN.contains(&program.as_str()) && host::find_program(program).is_some() {
+        spec.host_binaries.push(HostBinary::named(program));
+    }
+    let argv: Vec<&str> = arguments.command.iter().map(String::as_str).collect();
+    let mut job = CommandJob::new("command", &argv);
+    job.timeout_seconds = arguments.timeout.as_secs();
+    spec.commands = vec![job];
+    spec.timeout = arguments.timeout;
+    spec.result_dir = arguments.result.clone();
+    let outcome = Guest::run(&cache, &spec, &mut say)?;
+    drop(line);
+    for (name, error) in [("command.stdout", false), ("command.stderr", true)] {
+        let text = fs::read_to_string(outcome.result_dir.join(name)).unwrap_or_default();
+        if error {
+            eprint!("{text}")
+        } else {
+            print!("{text}")
+        }
+    }
+    for splat in &outcome.splats {
+        eprintln!("faultline: the guest's kernel complained: {splat}");
+    }
+    if outcome.timed_out {
+        bail!(
+            "the VM was killed after {} s; its console is {}",
+            outcome.wall.as_secs(),
+            outcome.console.display()
+        );
+    }
+    let Some(answer) = &outcome.outcome else {
+        bail!(
+            "the guest never answered; its console ends:\n{}",
+            outcome.console_tail(15)
+        );
+    };
+    if let Some(error) = &answer.error {
+        bail!("the guest failed: {error}");
+    }
+    let status = answer.commands.first().and_then(|command| command.status);
+    match status {
+        Some(status) => Ok(ExitCode::from(u8::try_from(status).unwrap_or(2))),
+        None => bail!("the command was killed by a signal or by its time limit"),
+    }
+}

@@ -1,0 +1,23 @@
+//! The `faultline` command; as pid 1 of a VM, its guest.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use dashboards::cli::Cli;
+use workloads::lab::guest;
+
+/// Exit status of a run that failed or could not judge; 1 is kept for findings.
+const FAILED: u8 = 2;
+
+fn main() -> ExitCode {
+    if guest::is_guest() {
+        guest::run();
+    }
+    match dashboards::run(Cli::parse()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("faultline: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What user space tells an attached program: its role, and where to find what it reports.
+
+/// Dereferences a [`Path`] may make.
+pub const MAX_DEREFS: usize = 4;
+/// `Path::source`: no path.
+pub const SOURCE_NONE: u8 = 0xff;
+/// `Path::source`: the function's return value.
+pub const SOURCE_RETURN: u8 = 0xfe;
+
+/// A way from an argument to a value: follow `derefs` pointers, then add, then read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Argument index, or `SOURCE_*`.
+    pub source: u8,
+    /// Valid entries of `offsets`.
+    pub derefs: u8,
+    /// Width in bytes of the final read (1, 2, 4, 8); 0 yields the address itself.
+    pub width: u8,
+    /// Low bytes that count when the argument itself is the value; 0 all. The upper half of a register
+    /// that holds an `int` argument is undefined.
+    pub keep: u8,
+    /// Byte offset added before each dereference.
+    pub offsets: [i32; MAX_DEREFS],
+    /// Byte offset added at the end.
+    pub add: i32,
+}
+
+impl Path {
+    /// The absent path.
+    pub const NONE: Self = Self {
+        source: SOURCE_NONE,
+        derefs: 0,
+        width: 0,
+        keep: 0,
+        offsets: [0; MAX_DEREFS],
+        add: 0,
+    };
+}
+
+/// What a program does when its hook fires.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// An operation on a watched filesystem begins: open a scope.
+    Enter = 0,
+    /// It ends: close the scope that `pair` opened.
+    Leave = 1,
+    /// A lock event; kept if the address belongs to an inode of the task's scopes.
+    Lock = 2,
+    /// An act inside a scope.
+    Act = 3,
+    /// A task ends: forget it.
+    Exit = 4,
+    /// Entry probe for a lock function whose return is seen by a kretprobe: keep the argument.
+    Stash = 5,
+}
+
+/// How a lock event changes the task's hold on the exclusion lock, for the kernel-side stack policy.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// No change (requests, waits).
+    Keep = 0,
+    /// Nothing held from here on.
+    Drop = 1,
+    /// Held shared from here on.
+    Shared = 2,
+    /// Held exclusively from here on.
+    Exclusive = 3,
+}
+
+/// When a return-side event counts.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    /// Always.
+    Always = 0,
+    /// The function returned 0.
+    Zero = 1,
+    /// The function returned non-zero (trylocks return 1).
+    NonZero = 2,
+}
+
+/// The task's argument comes from the stash that a [`Role::Stash`] probe filled.
+pub const SPEC_FROM_STASH: u8 = 1 << 0;
+/// Report `inode.i_size`.
+pub const SPEC_SIZE: u8 = 1 << 1;
+/// Always take a kernel stack.
+pub const SPEC_STACK: u8 = 1 << 2;
+/// Take a kernel stack now and then, and whenever the act is unguarded.
+pub const SPEC_STACK_SAMPLED: u8 = 1 << 3;
+/// Needs no scope: the inode itself is checked against the watch list.
+pub const SPEC_UNSCOPED: u8 = 1 << 4;
+
+/// Everything one attached program knows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HookSpec {
+    /// Reported in every event.
+    pub id: u16,
+    /// `Role::Leave`: the id of the matching `Enter`.
+    pub pair: u16,
+    /// A [`Role`].
+    pub role: u8,
+    /// `SPEC_*`.
+    pub flags: u8,
+    /// A [`Hold`].
+    pub hold: u8,
+    /// A [`Success`].
+    pub success: u8,
+    /// Mode of the exclusion lock that the act needs: 0 none, 1 shared, 2 exclusive.
+    pub needs: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+    /// If not 0, payload `c` must have one of these bits.
+    pub guard: u64,
+    /// Payload `c` must have none of these bits.
+    pub without: u64,
+    /// The inode, and the operation's second inode. For locks `inodes[0]` leads to the lock.
+    pub inodes: [Path; 2],
+    /// Payload `a`, `b`, `c`.
+    pub payload: [Path; 3],
+    /// Payload `a`, `b`, `c` of the event for the second inode.
+    pub second: [Path; 3],
+}
+
+/// Struct offsets of the running kernel that every program needs, in bytes, from its BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelLayout {
+    /// `inode.i_sb`
+    pub inode_sb: u32,
+    /// `super_block.s_dev`
+    pub sb_dev: u32,
+    /// `inode.i_ino`
+    pub inode_ino: u32,
+    /// `inode.i_generation`
+    pub inode_generation: u32,
+    /// `inode.i_flags`
+    pub inode_flags: u32,
+    /// `inode.i_size`
+    pub inode_size: u32,
+    /// `inode.i_blkbits`
+    pub inode_blkbits: u32,
+    /// `inode.i_dentry`
+    pub inode_dentry: u32,
+    /// `dentry.d_u.d_alias`
+    pub dentry_alias: u32,
+    /// `dentry.d_parent`
+    pub dentry_parent: u32,
+    /// `dentry.d_name.name`
+    pub dentry_name: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A watched filesystem; the value of the `WATCHED` map, keyed by `s_dev`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// First byte of the filesystem's inode, relative to `struct inode` (<= 0).
+    pub first: i32,
+    /// One past its last byte, relative to `struct inode`.
+    pub last: i32,
+    /// `i_data.invalidate_lock`, relative to `struct inode`.
+    pub exclusion: i32,
+    /// Zero.
+    pub reserved: u32,
+}

@@ -1,0 +1,122 @@
+//! Which file an inode address stands for at this moment.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use tracer_ebpf::{
+    event::{HOOK_INODE, Head, InodeRecord, NAME_DEPTH, NAME_LEN},
+    hook::Watched,
+};
+
+use crate::{
+    ring::{INODES, WATCHED, publish},
+    scope::{Task, current, next_seq},
+    spec::{LAYOUT, frozen, peek},
+};
+
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct InodeIdentity {
+    number: u64,
+    device: u32,
+    generation: u32,
+}
+
+#[inline(always)]
+fn device(inode: u64) -> Option<u32> {
+    let sb = peek::<u64>(inode + u64::from(frozen(&LAYOUT.inode_sb)))?;
+    peek::<u32>(sb + u64::from(frozen(&LAYOUT.sb_dev)))
+}
+
+/// The bounds of a watched filesystem's inode, or `None` if nobody watches it.
+#[inline(always)]
+pub fn watched(inode: u64) -> Option<Watched> {
+    let device = device(inode)?;
+    // SAFETY: watch entries are written before the hooks attach and never change.
+    unsafe { WATCHED.get(device) }.copied()
+}
+
+/// `i_size` in bytes.
+#[inline(always)]
+pub fn size(inode: u64) -> u64 {
+    peek::<u64>(inode + u64::from(frozen(&LAYOUT.inode_size))).unwrap_or(0)
+}
+
+/// Tells user space which file `inode` is, if that is news.
+#[inline(always)]
+pub fn introduce(task: *mut Task, inode: u64) {
+    let Some(device) = device(inode) else { return };
+    let number = peek::<u64>(inode + u64::from(frozen(&LAYOUT.inode_ino))).unwrap_or(0);
+    let generation = peek::<u32>(inode + u64::from(frozen(&LAYOUT.inode_generation))).unwrap_or(0);
+    let identity = InodeIdentity {
+        number,
+        device,
+        generation,
+    };
+    // SAFETY: the value is copied out for comparison only.
+    if let Some(known) = unsafe { INODES.get(inode) }
+        && *known == identity
+    {
+        return;
+    }
+    // A full table only means that the file is introduced again.
+    let _ = INODES.insert(inode, &identity, 0);
+    let seq = next_seq(task);
+    publish(|record: *mut InodeRecord, time| {
+        // SAFETY: `record` is this ring's reservation.
+        unsafe {
+            (*record).head = Head {
+                time,
+                task: current(),
+                seq,
+                hook: HOOK_INODE,
+                depth: (*task).depth,
+                flags: 0,
+                stack: -1,
+            };
+            (*record).inode = inode;
+            (*record).number = number;
+            (*record).size = size(inode);
+            (*record).device = device;
+            (*record).generation = generation;
+            (*record).flags =
+                peek::<u32>(inode + u64::from(frozen(&LAYOUT.inode_flags))).unwrap_or(0);
+            (*record).block_bits = u32::from(
+                peek::<u8>(inode + u64::from(frozen(&LAYOUT.inode_blkbits))).unwrap_or(0),
+            );
+            names(&raw mut (*record).names, inode);
+        }
+    });
+}
+
+/// Writes the names of the inode's first alias and of its parents, leaf first.
+#[inline(always)]
+unsafe fn names(names: *mut [[u8; NAME_LEN]; NAME_DEPTH], inode: u64) {
+    let alias = peek::<u64>(inode + u64::from(frozen(&LAYOUT.inode_dentry))).unwrap_or(0);
+    let mut dentry = if alias == 0 {
+        0
+    } else {
+        alias - u64::from(frozen(&LAYOUT.dentry_alias))
+    };
+    let mut i = 0;
+    while i < NAME_DEPTH {
+        // SAFETY: `i` is below NAME_DEPTH.
+        let slot = unsafe { names.cast::<[u8; NAME_LEN]>().add(i).cast::<u8>() };
+        unsafe { *slot = 0 };
+        if dentry != 0 {
+            let name = peek::<u64>(dentry + u64::from(frozen(&LAYOUT.dentry_name))).unwrap_or(0);
+            // SAFETY: the helper writes at most NAME_LEN bytes into the reservation.
+            let _ = unsafe {
+                bpf_probe_read_kernel_str(
+                    slot.cast::<c_void>(),
+                    NAME_LEN as u32,
+                    name as *const c_void,
+                )
+            };
+            let parent =
+                peek::<u64>(dentry + u64::from(frozen(&LAYOUT.dentry_parent))).unwrap_or(0);
+            dentry = if parent == dentry { 0 } else { parent };
+        }
+        i += 1;
+    }
+}

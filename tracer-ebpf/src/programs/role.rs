@@ -1,0 +1,353 @@
+//! The roles that a hook can play.
+
+use tracer_ebpf::{
+    event::{Event, FLAG_SCOPE_OVERFLOW, FLAG_SECOND_INODE, FLAG_UNGUARDED, Head, lost},
+    hook::{
+        HookSpec, Role, SPEC_FROM_STASH, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_UNSCOPED,
+        Success,
+    },
+};
+
+use crate::{
+    args::Args,
+    identity::{introduce, size, watched},
+    ring::{TASKS, count_lost, publish, stack},
+    scope::{
+        FRAMES, Frame, SLOTS, Task, concern, current, frame, holds, known, known_or_new,
+        lock_owner, next_seq, slot,
+    },
+    spec::{SPEC, follow, frozen},
+};
+
+/// One in this many of a task's records carries a stack where stacks are sampled.
+const STACK_SAMPLE: u32 = 64;
+
+const ENTER: u8 = Role::Enter as u8;
+const LEAVE: u8 = Role::Leave as u8;
+const LOCK: u8 = Role::Lock as u8;
+const ACT: u8 = Role::Act as u8;
+const EXIT: u8 = Role::Exit as u8;
+
+#[inline(always)]
+pub fn run(args: &impl Args) {
+    // The verifier knows the role and drops the other arms.
+    let _ = match frozen(&SPEC.role) {
+        ENTER => enter(args),
+        LEAVE => leave(args),
+        LOCK => lock(args),
+        ACT => act(args),
+        EXIT => exit(),
+        _ => stash(args),
+    };
+}
+
+struct Payload {
+    inode: u64,
+    a: u64,
+    b: u64,
+    c: u64,
+    size: u64,
+    flags: u8,
+    stack: i32,
+}
+
+#[inline(always)]
+fn emit(task: *mut Task, what: &Payload) {
+    let seq = next_seq(task);
+    // SAFETY: `task` is a live map value.
+    let depth = unsafe { (*task).depth };
+    publish(|record: *mut Event, time| {
+        let head = Head {
+            time,
+            task: current(),
+            seq,
+            hook: frozen(&SPEC.id),
+            depth,
+            flags: what.flags,
+            stack: what.stack,
+        };
+        // SAFETY: `record` is this ring's reservation.
+        unsafe {
+            record.write(Event {
+                head,
+                inode: what.inode,
+                a: what.a,
+                b: what.b,
+                c: what.c,
+                size: what.size,
+            });
+        }
+    });
+}
+
+#[inline(always)]
+fn sized(inode: u64) -> u64 {
+    if frozen(&SPEC.flags) & SPEC_SIZE != 0 {
+        size(inode)
+    } else {
+        0
+    }
+}
+
+macro_rules! payload {
+    ($args:expr, $set:ident, $index:literal) => {
+        follow($args, &raw const SPEC.$set[$index], 0)
+    };
+}
+
+/// False if the hook asks for bits of `c` that are not there, or refuses some that are.
+#[inline(always)]
+fn passes_guard(c: u64) -> bool {
+    let guard = frozen(&SPEC.guard);
+    (guard == 0 || c & guard != 0) && c & frozen(&SPEC.without) == 0
+}
+
+#[inline(always)]
+fn sampled_stack(args: &impl Args, task: *mut Task) -> i32 {
+    let flags = frozen(&SPEC.flags);
+    // SAFETY: `task` is a live map value.
+    let sample = flags & SPEC_STACK_SAMPLED != 0 && unsafe { (*task).seq } % STACK_SAMPLE == 0;
+    if flags & SPEC_STACK != 0 || sample {
+        stack(args)
+    } else {
+        -1
+    }
+}
+
+#[inline(always)]
+fn enter(args: &impl Args) -> Option<()> {
+    let inode = payload!(args, inodes, 0)?;
+    let bounds = watched(inode)?;
+    let c = payload!(args, payload, 2).unwrap_or(0);
+    if !passes_guard(c) {
+        return None;
+    }
+    let task = known_or_new()?;
+    let mut flags = 0;
+    // SAFETY: `task` is a live map value; the index is checked.
+    unsafe {
+        if (*task).depth == 0 {
+            (*task).slots = 0;
+        }
+        let depth = (*task).depth as usize;
+        if depth < FRAMES {
+            *frame(task, depth) = Frame {
+                hook: frozen(&SPEC.id),
+                slots_before: (*task).slots,
+                reserved: 0,
+            };
+            (*task).depth = depth as u8 + 1;
+        } else {
+            count_lost(lost::SCOPE);
+            flags |= FLAG_SCOPE_OVERFLOW;
+        }
+    }
+    if !concern(task, inode, bounds) {
+        flags |= FLAG_SCOPE_OVERFLOW;
+    }
+    introduce(task, inode);
+    let stack = sampled_stack(args, task);
+    emit(
+        task,
+        &Payload {
+            inode,
+            a: payload!(args, payload, 0).unwrap_or(0),
+            b: payload!(args, payload, 1).unwrap_or(0),
+            c,
+            size: sized(inode),
+            flags,
+            stack,
+        },
+    );
+    let second = payload!(args, inodes, 1)?;
+    if second == 0 || second == inode {
+        return None;
+    }
+    let bounds = watched(second)?;
+    if !concern(task, second, bounds) {
+        flags |= FLAG_SCOPE_OVERFLOW;
+    }
+    introduce(task, second);
+    emit(
+        task,
+        &Payload {
+            inode: second,
+            a: payload!(args, second, 0).unwrap_or(0),
+            b: payload!(args, second, 1).unwrap_or(0),
+            c: payload!(args, second, 2).unwrap_or(0),
+            size: sized(second),
+            flags: flags | FLAG_SECOND_INODE,
+            stack: -1,
+        },
+    );
+    None
+}
+
+#[inline(always)]
+fn leave(args: &impl Args) -> Option<()> {
+    let task = known()?;
+    // SAFETY: `task` is a live map value; the index is checked.
+    let inode = unsafe {
+        let depth = (*task).depth as usize;
+        if depth == 0 || depth > FRAMES {
+            return None;
+        }
+        let closed = *frame(task, depth - 1);
+        if closed.hook != frozen(&SPEC.pair) {
+            return None;
+        }
+        (*task).depth = depth as u8 - 1;
+        let first = closed.slots_before as usize;
+        // The frame's inode sits in its first slot, unless an outer operation had it already.
+        let inode = if first < SLOTS && first < (*task).slots as usize {
+            (*slot(task, first)).inode
+        } else {
+            0
+        };
+        (*task).slots = closed.slots_before;
+        inode
+    };
+    let inode = payload!(args, inodes, 0).unwrap_or(inode);
+    // SAFETY: `task` is a live map value.
+    let leaks = unsafe { (*task).depth == 0 && (*slot(task, 0)).hold != 0 };
+    emit(
+        task,
+        &Payload {
+            inode,
+            a: args.ret().unwrap_or(0),
+            b: 0,
+            c: 0,
+            size: if inode != 0 { sized(inode) } else { 0 },
+            flags: 0,
+            stack: if leaks { stack(args) } else { -1 },
+        },
+    );
+    None
+}
+
+#[inline(always)]
+fn succeeded(args: &impl Args) -> bool {
+    let success = frozen(&SPEC.success);
+    if success == Success::Always as u8 {
+        return true;
+    }
+    let value = args.ret().unwrap_or(0) as u32;
+    if success == Success::Zero as u8 {
+        value == 0
+    } else {
+        value != 0
+    }
+}
+
+#[inline(always)]
+fn lock(args: &impl Args) -> Option<()> {
+    let task = known()?;
+    // SAFETY: `task` is a live map value.
+    if unsafe { (*task).depth } == 0 {
+        return None;
+    }
+    if !succeeded(args) {
+        return None;
+    }
+    let stash = if frozen(&SPEC.flags) & SPEC_FROM_STASH != 0 {
+        // SAFETY: as above.
+        let kept = unsafe { (*task).stash };
+        if kept == 0 {
+            return None;
+        }
+        kept
+    } else {
+        0
+    };
+    let address = follow(args, &raw const SPEC.inodes[0], stash)?;
+    let inode = lock_owner(task, address, frozen(&SPEC.hold))?;
+    let stack = sampled_stack(args, task);
+    emit(
+        task,
+        &Payload {
+            inode,
+            a: address.wrapping_sub(inode),
+            b: address,
+            c: payload!(args, payload, 2).unwrap_or(0),
+            size: 0,
+            flags: 0,
+            stack,
+        },
+    );
+    None
+}
+
+#[inline(always)]
+fn act(args: &impl Args) -> Option<()> {
+    let task = if frozen(&SPEC.flags) & SPEC_UNSCOPED != 0 {
+        let inode = payload!(args, inodes, 0)?;
+        watched(inode)?;
+        let task = known_or_new()?;
+        introduce(task, inode);
+        task
+    } else {
+        let task = known()?;
+        // SAFETY: `task` is a live map value.
+        if unsafe { (*task).depth } == 0 {
+            return None;
+        }
+        task
+    };
+    if !succeeded(args) {
+        return None;
+    }
+    let c = payload!(args, payload, 2).unwrap_or(0);
+    if !passes_guard(c) {
+        return None;
+    }
+    let inode = payload!(args, inodes, 0)?;
+    let held = match holds(task, inode) {
+        Some(held) => held,
+        None => {
+            watched(inode)?;
+            introduce(task, inode);
+            0
+        }
+    };
+    let unguarded = held < u32::from(frozen(&SPEC.needs));
+    let stack = if unguarded {
+        stack(args)
+    } else {
+        sampled_stack(args, task)
+    };
+    emit(
+        task,
+        &Payload {
+            inode,
+            a: payload!(args, payload, 0).unwrap_or(0),
+            b: payload!(args, payload, 1).unwrap_or(0),
+            c,
+            size: sized(inode),
+            flags: if unguarded { FLAG_UNGUARDED } else { 0 },
+            stack,
+        },
+    );
+    None
+}
+
+#[inline(always)]
+fn exit() -> Option<()> {
+    // Fails for the many tasks that never entered an operation.
+    let _ = TASKS.remove(current());
+    None
+}
+
+#[inline(always)]
+fn stash(args: &impl Args) -> Option<()> {
+    let task = known()?;
+    // SAFETY: `task` is a live map value.
+    unsafe {
+        if (*task).depth != 0 {
+            (*task).stash = follow(args, &raw const SPEC.inodes[0], 0)?;
+        }
+    }
+    None
+}
+
+const _: () = assert!(size_of::<HookSpec>() == 32 + 8 * size_of::<tracer_ebpf::Path>());
+const _: () = assert!(size_of::<tracer_ebpf::Path>() == 24);

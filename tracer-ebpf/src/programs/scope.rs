@@ -1,0 +1,222 @@
+//! What one task is doing: its open operations and the inodes that they concern.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+};
+use tracer_ebpf::{
+    event::{HOOK_TASK, Head, TaskRecord, lost},
+    hook::{Hold, Watched},
+};
+
+use crate::ring::{TASKS, count_lost, publish};
+
+/// Operations that may nest: write(2) -> fault -> truncate of another file is three.
+pub const FRAMES: usize = 6;
+/// Inodes that may be concerned at once.
+pub const SLOTS: usize = 6;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Frame {
+    pub hook: u16,
+    pub slots_before: u8,
+    pub reserved: u8,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Slot {
+    pub inode: u64,
+    pub bounds: Watched,
+    pub hold: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Task {
+    pub seq: u32,
+    pub depth: u8,
+    pub slots: u8,
+    pub reserved: [u8; 2],
+    /// Argument kept by an entry probe for its kretprobe.
+    pub stash: u64,
+    pub frames: [Frame; FRAMES],
+    pub slot: [Slot; SLOTS],
+}
+
+const NO_FRAME: Frame = Frame {
+    hook: 0,
+    slots_before: 0,
+    reserved: 0,
+};
+const NO_SLOT: Slot = Slot {
+    inode: 0,
+    bounds: Watched {
+        first: 0,
+        last: 0,
+        exclusion: 0,
+        reserved: 0,
+    },
+    hold: 0,
+    reserved: 0,
+};
+static NEW_TASK: Task = Task {
+    seq: 0,
+    depth: 0,
+    slots: 0,
+    reserved: [0; 2],
+    stash: 0,
+    frames: [NO_FRAME; FRAMES],
+    slot: [NO_SLOT; SLOTS],
+};
+
+/// Frame `index`, which must be below [`FRAMES`]. No indexing: a bounds check that cannot fail still
+/// leaves a panic behind, which the verifier refuses.
+#[inline(always)]
+pub fn frame(task: *mut Task, index: usize) -> *mut Frame {
+    // SAFETY: the caller checked the index.
+    unsafe { (&raw mut (*task).frames).cast::<Frame>().add(index) }
+}
+
+/// Slot `index`, which must be below [`SLOTS`].
+#[inline(always)]
+pub fn slot(task: *mut Task, index: usize) -> *mut Slot {
+    // SAFETY: the caller checked the index.
+    unsafe { (&raw mut (*task).slot).cast::<Slot>().add(index) }
+}
+
+#[inline(always)]
+pub fn current() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// This task's entry, if it ever entered an operation.
+#[inline(always)]
+pub fn known() -> Option<*mut Task> {
+    TASKS.get_ptr_mut(current())
+}
+
+/// This task's entry, introducing the task to user space when it is new.
+#[inline(always)]
+pub fn known_or_new() -> Option<*mut Task> {
+    if let Some(task) = known() {
+        return Some(task);
+    }
+    let id = current();
+    if TASKS.insert(id, &NEW_TASK, u64::from(BPF_NOEXIST)).is_err() {
+        count_lost(lost::TASKS);
+        return None;
+    }
+    let task = known()?;
+    let seq = next_seq(task);
+    let name = bpf_get_current_comm().unwrap_or_default();
+    publish(|record: *mut TaskRecord, time| {
+        // SAFETY: `record` is this ring's reservation.
+        unsafe {
+            record.write(TaskRecord {
+                head: Head {
+                    time,
+                    task: id,
+                    seq,
+                    hook: HOOK_TASK,
+                    depth: 0,
+                    flags: 0,
+                    stack: -1,
+                },
+                process: (bpf_get_current_pid_tgid() >> 32) as u32,
+                reserved: 0,
+                name,
+            });
+        }
+    });
+    Some(task)
+}
+
+/// Numbers the task's next record, whether or not it will reach user space.
+#[inline(always)]
+pub fn next_seq(task: *mut Task) -> u32 {
+    // SAFETY: `task` is a live map value that only this task changes.
+    unsafe {
+        let seq = (*task).seq;
+        (*task).seq = seq.wrapping_add(1);
+        seq
+    }
+}
+
+/// Adds `inode` to the task's scope unless it is there. False when the scope is full.
+#[inline(always)]
+pub fn concern(task: *mut Task, inode: u64, bounds: Watched) -> bool {
+    // SAFETY: `task` is a live map value; indexes are below SLOTS.
+    unsafe {
+        let used = (*task).slots as usize;
+        let mut i = 0;
+        while i < SLOTS {
+            if i >= used {
+                *slot(task, i) = Slot {
+                    inode,
+                    bounds,
+                    hold: 0,
+                    reserved: 0,
+                };
+                (*task).slots = i as u8 + 1;
+                return true;
+            }
+            if (*slot(task, i)).inode == inode {
+                return true;
+            }
+            i += 1;
+        }
+    }
+    count_lost(lost::SCOPE);
+    false
+}
+
+/// The mode in which the task holds `inode`'s exclusion lock: 0 none, 1 shared, 2 exclusive;
+/// `None` if the inode is outside its scope.
+#[inline(always)]
+pub fn holds(task: *mut Task, inode: u64) -> Option<u32> {
+    // SAFETY: as above.
+    unsafe {
+        let used = (*task).slots as usize;
+        let mut i = 0;
+        while i < SLOTS {
+            if i >= used {
+                break;
+            }
+            if (*slot(task, i)).inode == inode {
+                return Some((*slot(task, i)).hold);
+            }
+            i += 1;
+        }
+    }
+    None
+}
+
+/// If `address` lies in an inode of the task's scope: that inode, with the hold updated when it is
+/// the exclusion lock.
+#[inline(always)]
+pub fn lock_owner(task: *mut Task, address: u64, hold: u8) -> Option<u64> {
+    // SAFETY: as above.
+    unsafe {
+        let used = (*task).slots as usize;
+        let mut i = 0;
+        while i < SLOTS {
+            if i >= used {
+                break;
+            }
+            let slot = slot(task, i);
+            let offset = address.wrapping_sub((*slot).inode) as i64;
+            if offset >= i64::from((*slot).bounds.first) && offset < i64::from((*slot).bounds.last)
+            {
+                if hold != Hold::Keep as u8 && offset == i64::from((*slot).bounds.exclusion) {
+                    (*slot).hold = u32::from(hold) - 1;
+                }
+                return Some((*slot).inode);
+            }
+            i += 1;
+        }
+    }
+    None
+}

@@ -1,0 +1,36 @@
+//! Judges a recorded trace.
+
+use tracer_ebpf::event::{HOOK_INODE, HOOK_TASK};
+
+use crate::{
+    judge::{Judge, Report},
+    trace::Trace,
+};
+
+/// Runs every rule over the whole trace, in one pass.
+pub fn analyze(trace: &Trace) -> Report {
+    let mut judge = Judge::new(trace.header());
+    for inode in trace.inodes() {
+        judge.inode(inode);
+    }
+    for task in trace.tasks() {
+        judge.task(task);
+    }
+    for loss in trace.losses() {
+        judge.loss(loss);
+    }
+    let unread = trace.for_each(|cpu, event| match event.head.hook {
+        HOOK_INODE | HOOK_TASK => judge.skip(event.head.task, event.head.seq),
+        _ => judge.event(cpu, event),
+    });
+    for loss in &unread {
+        judge.loss(loss);
+    }
+    let incomplete = trace.incomplete().map(|torn| match torn.bytes_unread {
+        0 => torn.reason,
+        bytes => format!("{}; {bytes} bytes at its end cannot be read", torn.reason),
+    });
+    let mut report = judge.finish(trace.footer(), incomplete);
+    report.resolve(trace.stacks());
+    report
+}

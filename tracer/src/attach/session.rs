@@ -1,0 +1,428 @@
+//! A running attachment: programs, maps, and the drain of the per-CPU rings.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, RingBuf, StackTraceMap};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tracer_ebpf::{
+    Event, InodeRecord, TaskRecord,
+    event::{HOOK_INODE, HOOK_TASK, Head, lost},
+    hook::Watched,
+};
+use zerocopy::FromBytes as _;
+
+use super::{
+    bpf::{self, Counters, Kind, Probe},
+    object::{Program, Template},
+};
+use crate::{
+    hooks::{Effect, FilesystemKind, Side},
+    plan::{Candidate, Plan},
+    trace::meta::{LossCause, Mechanism, PlannedHook},
+    units::{Device, HookId, StackId},
+};
+
+/// Why nothing could be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Not allowed to.
+    #[error(
+        "loading eBPF programs is not permitted: run as root (CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN)"
+    )]
+    Permission,
+    /// A map or the object itself.
+    #[error("cannot set up eBPF {what}: {source}")]
+    Setup {
+        /// Which part.
+        what: String,
+        /// The kernel's or the library's answer.
+        source: io::Error,
+    },
+}
+
+/// Sizes of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of ring buffer a CPU; a power of two of at least a page.
+    pub ring_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 16 << 20,
+        }
+    }
+}
+
+/// A filesystem to watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// Which table applies.
+    pub filesystem: FilesystemKind,
+    /// `s_dev`.
+    pub device: Device,
+}
+
+/// What the rings deliver.
+#[derive(Clone, Copy, Debug)]
+pub enum Record<'a> {
+    /// Something a task did.
+    Event(&'a Event),
+    /// A file met.
+    Inode(&'a InodeRecord),
+    /// A task met.
+    Task(&'a TaskRecord),
+}
+
+/// Losses so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Events lost, by CPU and cause.
+    pub lost: BTreeMap<(u32, LossCause), u64>,
+    /// Programs skipped, by hook.
+    pub missed: BTreeMap<HookId, u64>,
+    /// Hits, by hook.
+    pub runs: Vec<(HookId, u64)>,
+}
+
+struct Attached {
+    id: HookId,
+    program: OwnedFd,
+    // Held only to be closed.
+    _constants: OwnedFd,
+    _link: Link,
+}
+
+enum Link {
+    Fd { _link: OwnedFd },
+    Probe { _probe: Probe },
+}
+
+/// Attached programs and their maps; dropping it detaches everything.
+pub struct Session {
+    attached: Vec<Attached>,
+    hooks: Vec<PlannedHook>,
+    rings: Vec<RingBuf<MapData>>,
+    stacks: StackTraceMap<MapData>,
+    lost: PerCpuArray<MapData, u64>,
+    epoll: Epoll,
+    // Programs hold references; the descriptors are kept for symmetry with the rest.
+    _maps: Vec<MapData>,
+    _outer: OwnedFd,
+    _run_counts: Option<OwnedFd>,
+}
+
+fn setup<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: &str,
+) -> impl Fn(E) -> AttachError {
+    let what = what.to_owned();
+    move |error| {
+        let source = io::Error::other(error);
+        AttachError::Setup {
+            what: what.clone(),
+            source,
+        }
+    }
+}
+
+impl Session {
+    /// Loads and attaches every row that can be. Rows that cannot are named in [`Session::hooks`].
+    pub fn attach(plan: &Plan, mounts: &[Mounted], limits: Limits) -> Result<Self, AttachError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(AttachError::Permission);
+        }
+        let template = Template::parse().map_err(setup("programs"))?;
+        let map = |name: &str| {
+            let definition = template.map(name).map_err(setup(name))?;
+            MapData::create(definition, name, None).map_err(setup(name))
+        };
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| setup("per-CPU rings")(error))?;
+        let rings = (0..cpus)
+            .map(|_| {
+                // BPF_MAP_TYPE_RINGBUF
+                let definition = aya_obj::Map::new_from_params(27, 0, 0, limits.ring_bytes, 0);
+                let data =
+                    MapData::create(definition, "RING", None).map_err(setup("ring buffer"))?;
+                RingBuf::try_from(Map::RingBuf(data)).map_err(setup("ring buffer"))
+            })
+            .collect::<Result<Vec<_>, AttachError>>()?;
+        let inner: Vec<_> = rings.iter().map(AsFd::as_fd).collect();
+        let outer = bpf::create_array_of_maps(&inner).map_err(setup("per-CPU rings"))?;
+        let (tasks, inodes, watched, lost, stacks) = (
+            map("TASKS")?,
+            map("INODES")?,
+            map("WATCHED")?,
+            map("LOST")?,
+            map("STACKS")?,
+        );
+        let fds: Vec<(&str, RawFd)> = vec![
+            ("RINGS", outer.as_raw_fd()),
+            ("TASKS", tasks.fd().as_fd().as_raw_fd()),
+            ("INODES", inodes.fd().as_fd().as_raw_fd()),
+            ("WATCHED", watched.fd().as_fd().as_raw_fd()),
+            ("LOST", lost.fd().as_fd().as_raw_fd()),
+            ("STACKS", stacks.fd().as_fd().as_raw_fd()),
+        ];
+
+        let mut watch: HashMap<MapData, u32, [u8; size_of::<Watched>()]> =
+            HashMap::try_from(Map::HashMap(watched)).map_err(setup("watch list"))?;
+        for mount in mounts {
+            if let Some((_, bounds)) = plan
+                .bounds
+                .iter()
+                .find(|(kind, _)| *kind == mount.filesystem)
+            {
+                watch
+                    .insert(mount.device.0, watched_bytes(bounds), 0)
+                    .map_err(setup("watch list"))?;
+            }
+        }
+
+        let run_counts = bpf::enable_run_counts().ok();
+        let mut module_btf = BTreeMap::new();
+        let mut attached = Vec::new();
+        let mut hooks: Vec<PlannedHook> = plan
+            .rows
+            .iter()
+            .map(|row| PlannedHook {
+                id: row.id,
+                target: target_name(row.hook.target).to_owned(),
+                group: row.hook.group.to_owned(),
+                filesystem: row.filesystem,
+                effect: row.hook.effect,
+                attached: Err("not tried".to_owned()),
+            })
+            .collect();
+        // Scopes must not open before everything that may happen inside them is watched.
+        let (last, first): (Vec<_>, Vec<_>) = plan
+            .rows
+            .iter()
+            .partition(|row| matches!(row.hook.effect, Effect::Enter(_)));
+        for row in first.into_iter().chain(last) {
+            let outcome = match &row.resolved {
+                Err(missing) => Err(missing.clone()),
+                Ok((spec, candidates)) => {
+                    let mut outcome = Err("no way to attach".to_owned());
+                    for candidate in candidates {
+                        let instantiate =
+                            |program| template.instantiate(program, spec, &plan.layout, &fds);
+                        match attach(candidate, &instantiate, template.license(), &mut module_btf) {
+                            Ok((mechanism, program, constants, link)) => {
+                                attached.push(Attached {
+                                    id: row.id,
+                                    program,
+                                    _constants: constants,
+                                    _link: link,
+                                });
+                                outcome = Ok(mechanism);
+                                break;
+                            }
+                            Err(error) => outcome = Err(error.to_string()),
+                        }
+                    }
+                    outcome
+                }
+            };
+            hooks[usize::from(row.id.0)].attached = outcome;
+        }
+
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(setup("epoll"))?;
+        for (cpu, ring) in rings.iter().enumerate() {
+            epoll
+                .add(ring, EpollEvent::new(EpollFlags::EPOLLIN, cpu as u64))
+                .map_err(setup("epoll"))?;
+        }
+        Ok(Self {
+            attached,
+            hooks,
+            rings,
+            stacks: StackTraceMap::try_from(Map::StackTraceMap(stacks)).map_err(setup("stacks"))?,
+            lost: PerCpuArray::try_from(Map::PerCpuArray(lost)).map_err(setup("loss counters"))?,
+            epoll,
+            _maps: vec![tasks, inodes],
+            _outer: outer,
+            _run_counts: run_counts,
+        })
+    }
+
+    /// Every row and how it was attached.
+    pub fn hooks(&self) -> &[PlannedHook] {
+        &self.hooks
+    }
+
+    /// CPUs that have a ring.
+    pub fn cpus(&self) -> u32 {
+        self.rings.len() as u32
+    }
+
+    /// Returns when a ring has filled up to its mark, or after `limit`.
+    pub fn wait(&self, limit: Duration) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); 16];
+        let limit = EpollTimeout::try_from(limit).unwrap_or(EpollTimeout::MAX);
+        match self.epoll.wait(&mut events, limit) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Hands over what the rings hold, CPU by CPU, each in its ring's order. Returns the number of records.
+    pub fn drain(&mut self, mut take: impl FnMut(u32, Record<'_>)) -> u64 {
+        let mut count = 0;
+        for (cpu, ring) in self.rings.iter_mut().enumerate() {
+            let cpu = cpu as u32;
+            while let Some(item) = ring.next() {
+                let Ok((head, _)) = Head::ref_from_prefix(&item) else {
+                    continue;
+                };
+                count += 1;
+                match head.hook {
+                    HOOK_INODE => {
+                        if let Ok((record, _)) = InodeRecord::ref_from_prefix(&item) {
+                            take(cpu, Record::Inode(record));
+                        }
+                    }
+                    HOOK_TASK => {
+                        if let Ok((record, _)) = TaskRecord::ref_from_prefix(&item) {
+                            take(cpu, Record::Task(record));
+                        }
+                    }
+                    _ => {
+                        if let Ok((record, _)) = Event::ref_from_prefix(&item) {
+                            take(cpu, Record::Event(record));
+                        }
+                    }
+                }
+            }
+        }
+        count
+    }
+
+    /// Addresses of a stack, innermost first, without the frames of the tracing itself.
+    pub fn stack(&self, id: StackId) -> Option<Vec<u64>> {
+        let trace = self.stacks.get(&id.0, 0).ok()?;
+        Some(
+            trace
+                .frames()
+                .iter()
+                .map(|frame| frame.ip)
+                .filter(|&ip| ip != 0)
+                .collect(),
+        )
+    }
+
+    /// What was lost so far.
+    pub fn health(&self) -> Health {
+        let mut health = Health::default();
+        for (slot, cause) in [
+            (lost::RING, LossCause::Ring),
+            (lost::TASKS, LossCause::Tasks),
+            (lost::SCOPE, LossCause::Scope),
+        ] {
+            if let Ok(values) = self.lost.get(&slot, 0) {
+                for (cpu, &count) in values.iter().enumerate() {
+                    if count > 0 {
+                        health.lost.insert((cpu as u32, cause), count);
+                    }
+                }
+            }
+        }
+        for hook in &self.attached {
+            let Counters { runs, missed } = bpf::counters(&hook.program).unwrap_or_default();
+            health.runs.push((hook.id, runs));
+            if missed > 0 {
+                health.missed.insert(hook.id, missed);
+            }
+        }
+        health
+    }
+}
+
+fn target_name(target: crate::hooks::Target) -> &'static str {
+    match target {
+        crate::hooks::Target::Function(name, _) | crate::hooks::Target::Tracepoint(name) => name,
+    }
+}
+
+fn watched_bytes(bounds: &Watched) -> [u8; size_of::<Watched>()] {
+    let mut bytes = [0; size_of::<Watched>()];
+    bytes[0..4].copy_from_slice(&bounds.first.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&bounds.last.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&bounds.exclusion.to_ne_bytes());
+    bytes
+}
+
+fn attach(
+    candidate: &Candidate,
+    instantiate: &dyn Fn(Program) -> io::Result<super::object::Instance>,
+    license: &std::ffi::CStr,
+    module_btf: &mut BTreeMap<String, OwnedFd>,
+) -> io::Result<(Mechanism, OwnedFd, OwnedFd, Link)> {
+    match candidate {
+        Candidate::Trampoline(function, side) => {
+            let module = match &function.module {
+                None => None,
+                Some(name) => {
+                    if !module_btf.contains_key(name) {
+                        module_btf.insert(name.clone(), bpf::module_btf(name)?);
+                    }
+                    module_btf.get(name).map(AsFd::as_fd)
+                }
+            };
+            let instance = instantiate(Program::Trampoline)?;
+            let kind = Kind::Tracing {
+                side: *side,
+                id: function.id,
+                module,
+            };
+            let program = bpf::load(kind, &instance.instructions, license, "faultline")?;
+            let link = bpf::attach_tracing(&program)?;
+            let mechanism = match side {
+                Side::Entry => Mechanism::Fentry,
+                Side::Return => Mechanism::Fexit,
+            };
+            Ok((
+                mechanism,
+                program,
+                instance.constants,
+                Link::Fd { _link: link },
+            ))
+        }
+        Candidate::Probe(name, side) => {
+            let instance = instantiate(Program::Probe)?;
+            let program = bpf::load(Kind::Probe, &instance.instructions, license, "faultline")?;
+            let probe = bpf::attach_probe(&program, name, *side)?;
+            let mechanism = match side {
+                Side::Entry => Mechanism::Kprobe,
+                Side::Return => Mechanism::Kretprobe,
+            };
+            Ok((
+                mechanism,
+                program,
+                instance.constants,
+                Link::Probe { _probe: probe },
+            ))
+        }
+        Candidate::Tracepoint(name) => {
+            let instance = instantiate(Program::Tracepoint)?;
+            let program = bpf::load(
+                Kind::Tracepoint,
+                &instance.instructions,
+                license,
+                "faultline",
+            )?;
+            let link = bpf::attach_tracepoint(&program, Some(name))?;
+            Ok((
+                Mechanism::RawTracepoint,
+                program,
+                instance.constants,
+                Link::Fd { _link: link },
+            ))
+        }
+    }
+}

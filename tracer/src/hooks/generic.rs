@@ -1,0 +1,194 @@
+//! The VFS, fs/dax.c, mm/memory.c and mm/truncate.c.
+
+use super::{
+    Effect, Entry, Hook, Install, Mode, Side, Span, Stacks, Step, Success, Target, Way, arg, arg32,
+    ret,
+};
+
+const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
+const DENTRY: &[Step] = &[Step::Deref("dentry", "d_inode")];
+const MAPPING: &[Step] = &[Step::Deref("address_space", "host")];
+const VMA: &[Step] = &[
+    Step::Deref("vm_area_struct", "vm_file"),
+    Step::Deref("file", "f_inode"),
+];
+/// From `struct vm_fault` to the faulted file's inode.
+pub(super) const VMF: &[Step] = &[
+    Step::Deref("vm_fault", "vma"),
+    Step::Deref("vm_area_struct", "vm_file"),
+    Step::Deref("file", "f_inode"),
+];
+const VMF_ADDRESS: Way = arg(0, &[Step::Read("vm_fault", "address")]);
+
+/// include/linux/fs.h: ATTR_SIZE
+const ATTR_SIZE: u64 = 1 << 3;
+
+const fn entry(function: &'static str) -> Target {
+    Target::Function(function, Side::Entry)
+}
+
+const fn exit(function: &'static str) -> Target {
+    Target::Function(function, Side::Return)
+}
+
+const fn installs(function: &'static str, kind: Install, group: &'static str, inode: Way) -> Hook {
+    Hook::new(exit(function), Effect::Install(kind), group)
+        .inode(inode)
+        .stacks(Stacks::Sampled, Some(Mode::Shared))
+}
+
+/// `vm_ops` entry points: `fn(struct vm_fault *, ...)`.
+pub(super) const fn fault_enter(function: &'static str, at: Entry, group: &'static str) -> Hook {
+    Hook::new(entry(function), Effect::Enter(at), group)
+        .inode(arg(0, VMF))
+        .payload(
+            Some(arg(0, &[Step::Read("vm_fault", "pgoff")])),
+            Some(VMF_ADDRESS),
+            Some(arg(0, &[Step::Read("vm_fault", "flags")])),
+        )
+}
+
+/// The end of [`fault_enter`].
+pub(super) const fn fault_leave(function: &'static str, at: Entry, group: &'static str) -> Hook {
+    Hook::new(exit(function), Effect::Leave(at), group)
+}
+
+/// Operations, invalidation, layout breaks and installs that every filesystem goes through.
+pub const HOOKS: &[Hook] = &[
+    Hook::new(
+        entry("vfs_fallocate"),
+        Effect::Enter(Entry::Fallocate),
+        "op/fallocate",
+    )
+    .inode(arg(0, FILE))
+    .payload(Some(arg(2, &[])), Some(arg(3, &[])), Some(arg32(1))),
+    Hook::new(
+        exit("vfs_fallocate"),
+        Effect::Leave(Entry::Fallocate),
+        "op/fallocate-end",
+    )
+    .inode(arg(0, FILE)),
+    Hook::new(
+        entry("notify_change"),
+        Effect::Enter(Entry::SetSize),
+        "op/setattr",
+    )
+    .inode(arg(1, DENTRY))
+    .payload(
+        Some(arg(2, &[Step::Read("iattr", "ia_size")])),
+        None,
+        Some(arg(2, &[Step::Read("iattr", "ia_valid")])),
+    )
+    .guard(ATTR_SIZE),
+    Hook::new(
+        exit("notify_change"),
+        Effect::Leave(Entry::SetSize),
+        "op/setattr-end",
+    )
+    .inode(arg(1, DENTRY)),
+    Hook::new(
+        entry("truncate_pagecache"),
+        Effect::Invalidate(Span::FromByte),
+        "invalidate/truncate",
+    )
+    .inode(arg(0, &[]))
+    .payload(Some(arg(1, &[])), None, None)
+    .stacks(Stacks::Sampled, Some(Mode::Excl)),
+    Hook::new(
+        entry("truncate_pagecache_range"),
+        Effect::Invalidate(Span::BytesInclusive),
+        "invalidate/range",
+    )
+    .inode(arg(0, &[]))
+    .payload(Some(arg(1, &[])), Some(arg(2, &[])), None)
+    .stacks(Stacks::Sampled, Some(Mode::Excl)),
+    Hook::new(
+        entry("invalidate_inode_pages2_range"),
+        Effect::Invalidate(Span::PagesInclusive),
+        "invalidate/pages2",
+    )
+    .inode(arg(0, MAPPING))
+    .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+    Hook::new(
+        exit("dax_layout_busy_page_range"),
+        Effect::LayoutScan(Span::BytesInclusive),
+        "layout/scan-range",
+    )
+    .inode(arg(0, MAPPING))
+    .payload(Some(arg(1, &[])), Some(arg(2, &[])), Some(ret())),
+    Hook::new(
+        exit("dax_layout_busy_page"),
+        Effect::LayoutScan(Span::Whole),
+        "layout/scan",
+    )
+    .inode(arg(0, MAPPING))
+    .payload(None, None, Some(ret())),
+    // Up to 6.14; later DAX pages are ordinary folios and go through vmf_insert_page_mkwrite.
+    installs(
+        "vmf_insert_mixed",
+        Install::PteRead,
+        "install/pte-read",
+        arg(0, VMA),
+    )
+    .payload(Some(arg(2, &[])), Some(arg(1, &[])), Some(ret())),
+    installs(
+        "vmf_insert_mixed_mkwrite",
+        Install::PteWrite,
+        "install/pte-write",
+        arg(0, VMA),
+    )
+    .payload(Some(arg(2, &[])), Some(arg(1, &[])), Some(ret())),
+    installs(
+        "vmf_insert_page_mkwrite",
+        Install::PteWrite,
+        "install/pte-write",
+        arg(0, VMF),
+    )
+    .payload(Some(arg(1, &[])), Some(VMF_ADDRESS), Some(ret())),
+    installs(
+        "vmf_insert_pfn_pmd",
+        Install::Pmd,
+        "install/pmd",
+        arg(0, VMF),
+    )
+    .payload(Some(arg(1, &[])), Some(VMF_ADDRESS), Some(ret())),
+    installs(
+        "vmf_insert_pfn_pmd_prot",
+        Install::Pmd,
+        "install/pmd",
+        arg(0, VMF),
+    )
+    .payload(Some(arg(1, &[])), Some(VMF_ADDRESS), Some(ret())),
+    installs(
+        "vmf_insert_folio_pmd",
+        Install::Pmd,
+        "install/pmd",
+        arg(0, VMF),
+    )
+    .payload(Some(arg(1, &[])), Some(VMF_ADDRESS), Some(ret())),
+    // fs/iomap/buffered-io.c: vm_fault_t; fs/buffer.c: 0 or a negative errno.
+    installs(
+        "iomap_page_mkwrite",
+        Install::Mkwrite,
+        "install/mkwrite-iomap",
+        arg(0, VMF),
+    )
+    .payload(None, Some(VMF_ADDRESS), Some(ret())),
+    installs(
+        "block_page_mkwrite",
+        Install::Mkwrite,
+        "install/mkwrite-buffer",
+        arg(1, VMF),
+    )
+    .payload(
+        None,
+        Some(arg(1, &[Step::Read("vm_fault", "address")])),
+        Some(ret()),
+    ),
+    Hook::new(
+        Target::Tracepoint("sched_process_exit"),
+        Effect::TaskExit,
+        "task/exit",
+    )
+    .success(Success::Always),
+];

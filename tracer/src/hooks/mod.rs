@@ -1,0 +1,485 @@
+//! What is hooked, and what a hit means: tables, one per filesystem and one per generic subsystem.
+//!
+//! A row names kernel functions and struct fields; `plan` resolves it against the running kernel.
+//! What a row *means* ([`Effect`]) travels in the trace, so that a trace is judged by its own plan.
+
+pub mod ext4;
+pub mod generic;
+pub mod rwsem;
+pub mod xfs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteRange, PAGE_SHIFT};
+
+/// A filesystem that has a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilesystemKind {
+    /// XFS
+    Xfs,
+    /// ext4
+    Ext4,
+}
+
+impl FilesystemKind {
+    /// Every filesystem with a table.
+    pub const ALL: [Self; 2] = [Self::Xfs, Self::Ext4];
+
+    /// Name as in /proc/filesystems.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xfs => "xfs",
+            Self::Ext4 => "ext4",
+        }
+    }
+
+    /// Finds a filesystem by its name in /proc/filesystems.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// What a lock protects; its name is the one that findings use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockClass {
+    /// `inode.i_rwsem` (XFS: IOLOCK)
+    IRwsem,
+    /// `inode.i_data.invalidate_lock` (XFS: MMAPLOCK): keeps page faults out
+    InvalidateLock,
+    /// `inode.i_data.i_mmap_rwsem`
+    IMmapRwsem,
+    /// `xfs_inode.i_lock`
+    Ilock,
+    /// `ext4_inode_info.i_data_sem`
+    IDataSem,
+    /// `ext4_inode_info.xattr_sem`
+    XattrSem,
+}
+
+impl LockClass {
+    /// The name in findings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IRwsem => "i_rwsem",
+            Self::InvalidateLock => "invalidate_lock",
+            Self::IMmapRwsem => "i_mmap_rwsem",
+            Self::Ilock => "ilock",
+            Self::IDataSem => "i_data_sem",
+            Self::XattrSem => "xattr_sem",
+        }
+    }
+}
+
+/// A lock embedded in an inode: its class by its byte offset from `struct inode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockPlace {
+    /// The filesystem whose inodes have it there.
+    pub filesystem: FilesystemKind,
+    /// What it protects.
+    pub class: LockClass,
+    /// Bytes from `struct inode`; negative before it.
+    pub offset: i64,
+}
+
+/// The mode of a *held* lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Mode {
+    /// Read side
+    Shared,
+    /// Write side
+    Excl,
+}
+
+impl Mode {
+    /// The name in findings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "SHARED",
+            Self::Excl => "EXCL",
+        }
+    }
+}
+
+/// What happens to a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockAction {
+    /// The task begins to wait for it (contended path only).
+    Wait,
+    /// Held from here on in this mode.
+    Acquire(Mode),
+    /// About to be released from this mode.
+    Release(Mode),
+    /// Exclusive becomes shared.
+    Downgrade,
+}
+
+/// How payload `a`, `b` name bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Span {
+    /// First byte, length in bytes.
+    Bytes,
+    /// First byte, length in bytes with 0 meaning "to the end" (`unmap_mapping_range`).
+    BytesZeroToEnd,
+    /// First byte, last byte included.
+    BytesInclusive,
+    /// From byte `a` to the end.
+    FromByte,
+    /// First page, number of pages with 0 meaning "to the end" (`unmap_mapping_pages`).
+    Pages,
+    /// First page, last page included.
+    PagesInclusive,
+    /// First filesystem block, number of blocks.
+    Blocks,
+    /// First filesystem block, last block included.
+    BlocksInclusive,
+    /// From filesystem block `a` to the end.
+    FromBlock,
+    /// The whole file.
+    Whole,
+}
+
+impl Span {
+    /// The bytes named by `a` and `b` in a file of `1 << block_bits` byte blocks.
+    pub fn bytes(self, a: u64, b: u64, block_bits: u32) -> ByteRange {
+        let scale = |value: u64, bits: u32| {
+            if value > (u64::MAX >> bits) {
+                u64::MAX
+            } else {
+                value << bits
+            }
+        };
+        let range = |start: u64, count: u64, bits: u32| ByteRange {
+            start: scale(start, bits),
+            end: scale(start.saturating_add(count), bits),
+        };
+        match self {
+            Self::Bytes => ByteRange::new(a, b),
+            Self::BytesZeroToEnd if b == 0 => ByteRange {
+                start: a,
+                end: u64::MAX,
+            },
+            Self::BytesZeroToEnd => ByteRange::new(a, b),
+            Self::BytesInclusive => ByteRange {
+                start: a,
+                end: b.saturating_add(1),
+            },
+            Self::FromByte => ByteRange {
+                start: a,
+                end: u64::MAX,
+            },
+            Self::Pages if b == 0 => ByteRange {
+                start: scale(a, PAGE_SHIFT),
+                end: u64::MAX,
+            },
+            Self::Pages => range(a, b, PAGE_SHIFT),
+            Self::PagesInclusive => ByteRange {
+                start: scale(a, PAGE_SHIFT),
+                end: scale(b.saturating_add(1), PAGE_SHIFT),
+            },
+            Self::Blocks => range(a, b, block_bits),
+            Self::BlocksInclusive => ByteRange {
+                start: scale(a, block_bits),
+                end: scale(b.saturating_add(1), block_bits),
+            },
+            Self::FromBlock => ByteRange {
+                start: scale(a, block_bits),
+                end: u64::MAX,
+            },
+            Self::Whole => ByteRange::ALL,
+        }
+    }
+}
+
+/// An operation's entry point; together with the payload it names the operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// fallocate(2): `a` offset, `b` length, `c` mode.
+    Fallocate,
+    /// A size change through `notify_change`: `a` the new size.
+    SetSize,
+    /// XFS_IOC_SWAPEXT: two inodes.
+    SwapExtents,
+    /// XFS_IOC_EXCHANGE_RANGE: two inodes.
+    ExchangeRange,
+    /// FICLONE / FICLONERANGE / copy_file_range: `a` source offset, `b` length; the second event is
+    /// the destination with its own offset.
+    Reflink,
+    /// FIDEDUPERANGE, as `Reflink`.
+    Dedupe,
+    /// EXT4_IOC_SWAP_BOOT
+    SwapBoot,
+    /// `vm_ops.fault` and `.huge_fault`: `a` page offset, `b` address, `c` FAULT_FLAG_*.
+    Fault,
+    /// `vm_ops.page_mkwrite`, payload as `Fault`.
+    PageMkwrite,
+    /// `vm_ops.pfn_mkwrite`, payload as `Fault`.
+    PfnMkwrite,
+}
+
+impl Entry {
+    /// True for page faults.
+    pub fn is_fault(self) -> bool {
+        matches!(self, Self::Fault | Self::PageMkwrite | Self::PfnMkwrite)
+    }
+}
+
+/// How a translation gets installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Install {
+    /// A page table entry that cannot write.
+    PteRead,
+    /// A page table entry that may write.
+    PteWrite,
+    /// A PMD entry, read or write by payload `c`.
+    Pmd,
+    /// A page-cache page made writable through its filesystem's block mapping.
+    Mkwrite,
+}
+
+/// What a hit means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// An operation begins.
+    Enter(Entry),
+    /// It ends; `a` is the return value.
+    Leave(Entry),
+    /// A lock of a known inode: `a` its offset from the inode, `b` its address.
+    Lock(LockAction),
+    /// Cached pages and translations of the span are dropped, or about to be.
+    Invalidate(Span),
+    /// `dax_layout_busy_page_range` returned: no page of the span is pinned if `c` is 0. It also
+    /// unmapped the span.
+    LayoutScan(Span),
+    /// Mapped extents of the span are about to be removed, moved or converted.
+    ChangeExtents(Span),
+    /// A translation was installed: `a` pfn, `b` address, `c` the function's return value.
+    Install(Install),
+    /// A task ended.
+    TaskExit,
+}
+
+/// A row's way from an argument to a value, by names; resolved against BTF.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// Where to begin.
+    pub from: Source,
+    /// What to follow.
+    pub steps: &'static [Step],
+}
+
+/// Where a [`Way`] begins.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// The function's n-th argument, from 0.
+    Arg(u8),
+    /// The return value.
+    Return,
+}
+
+/// One step of a [`Way`]; the pair is (struct, field), the field may be dotted.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// Follow a pointer field.
+    Deref(&'static str, &'static str),
+    /// Go to an embedded field.
+    Into(&'static str, &'static str),
+    /// Go from an embedded field to its container.
+    Out(&'static str, &'static str),
+    /// Read a field of 1, 2, 4 or 8 bytes; last step.
+    Read(&'static str, &'static str),
+    /// Read this many bytes where the pointer points; last step.
+    Value(u8),
+    /// The argument is a 32-bit value: the register's upper half is undefined; only step.
+    Low32,
+}
+
+/// On which side of the function a hook sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// Before its first instruction.
+    Entry,
+    /// After its return.
+    Return,
+}
+
+/// What to attach to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A kernel function: fentry/fexit if BTF has it, else kprobe/kretprobe.
+    Function(&'static str, Side),
+    /// A raw tracepoint.
+    Tracepoint(&'static str),
+}
+
+/// When a return-side hit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Success {
+    /// Always
+    Always,
+    /// On 0
+    Zero,
+    /// On anything but 0
+    NonZero,
+}
+
+/// When a kernel stack is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stacks {
+    /// Only where the act lacks the lock that it needs.
+    Unguarded,
+    /// Now and then, too.
+    Sampled,
+    /// Always.
+    Always,
+}
+
+/// One row of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// What to attach to.
+    pub target: Target,
+    /// What a hit means.
+    pub effect: Effect,
+    /// Rows of one group are alternatives over kernel versions: one of them must attach.
+    pub group: &'static str,
+    /// The inode (for locks: the lock).
+    pub inode: Option<Way>,
+    /// The operation's second inode.
+    pub second: Option<Way>,
+    /// Payload `a`, `b`, `c`.
+    pub payload: [Option<Way>; 3],
+    /// Payload for the second inode.
+    pub second_payload: [Option<Way>; 3],
+    /// If not 0, payload `c` must have one of these bits.
+    pub guard: u64,
+    /// Payload `c` must have none of these bits.
+    pub without: u64,
+    /// When a return-side hit counts.
+    pub success: Success,
+    /// When a stack is taken.
+    pub stacks: Stacks,
+    /// The exclusion lock's mode that the act needs; decides only about stacks.
+    pub needs: Option<Mode>,
+}
+
+impl Hook {
+    /// A row with nothing but a target and a meaning.
+    pub const fn new(target: Target, effect: Effect, group: &'static str) -> Self {
+        Self {
+            target,
+            effect,
+            group,
+            inode: None,
+            second: None,
+            payload: [None; 3],
+            second_payload: [None; 3],
+            guard: 0,
+            without: 0,
+            success: Success::Always,
+            stacks: Stacks::Unguarded,
+            needs: None,
+        }
+    }
+
+    /// The inode's whereabouts.
+    pub const fn inode(mut self, way: Way) -> Self {
+        self.inode = Some(way);
+        self
+    }
+
+    /// The second inode's whereabouts and payload.
+    pub const fn second(mut self, way: Way, payload: [Option<Way>; 3]) -> Self {
+        self.second = Some(way);
+        self.second_payload = payload;
+        self
+    }
+
+    /// The payload's whereabouts.
+    pub const fn payload(mut self, a: Option<Way>, b: Option<Way>, c: Option<Way>) -> Self {
+        self.payload = [a, b, c];
+        self
+    }
+
+    /// Bits of which payload `c` must have one.
+    pub const fn guard(mut self, bits: u64) -> Self {
+        self.guard = bits;
+        self
+    }
+
+    /// Bits of which payload `c` must have none.
+    pub const fn without(mut self, bits: u64) -> Self {
+        self.without = bits;
+        self
+    }
+
+    /// When a return-side hit counts.
+    pub const fn success(mut self, success: Success) -> Self {
+        self.success = success;
+        self
+    }
+
+    /// When a stack is taken, and the exclusion lock's mode without which it always is.
+    pub const fn stacks(mut self, stacks: Stacks, needs: Option<Mode>) -> Self {
+        self.stacks = stacks;
+        self.needs = needs;
+        self
+    }
+}
+
+/// One filesystem's table.
+#[derive(Clone, Copy, Debug)]
+pub struct Filesystem {
+    /// Which one.
+    pub kind: FilesystemKind,
+    /// Kernel module that holds it when it is not built in.
+    pub module: &'static str,
+    /// The filesystem's inode type and the VFS inode embedded in it.
+    pub inode: (&'static str, &'static str),
+    /// Locks embedded in the filesystem's own inode, besides the VFS's.
+    pub locks: &'static [(LockClass, &'static str, &'static str)],
+    /// Rows that only this filesystem has.
+    pub hooks: &'static [Hook],
+}
+
+/// Locks embedded in every `struct inode`.
+pub const VFS_LOCKS: &[(LockClass, &str)] = &[
+    (LockClass::IRwsem, "i_rwsem"),
+    (LockClass::InvalidateLock, "i_data.invalidate_lock"),
+    (LockClass::IMmapRwsem, "i_data.i_mmap_rwsem"),
+];
+
+/// Every filesystem's table.
+pub const FILESYSTEMS: &[Filesystem] = &[xfs::TABLE, ext4::TABLE];
+
+/// Rows that serve every filesystem.
+pub const GENERIC: &[&[Hook]] = &[rwsem::HOOKS, generic::HOOKS];
+
+/// Shorthand for the tables.
+pub(crate) const fn arg(index: u8, steps: &'static [Step]) -> Way {
+    Way {
+        from: Source::Arg(index),
+        steps,
+    }
+}
+
+/// Shorthand for the tables: an argument of 32 bits.
+pub(crate) const fn arg32(index: u8) -> Way {
+    arg(index, &[Step::Low32])
+}
+
+/// Shorthand for the tables.
+pub(crate) const fn ret() -> Way {
+    Way {
+        from: Source::Return,
+        steps: &[],
+    }
+}

@@ -1,0 +1,133 @@
+//! True findings of stock kernels, each with its argument and the kernels that have it.
+
+use crate::{
+    hooks::FilesystemKind,
+    judge::{operations::Operation, rules::Kind},
+};
+
+/// A kernel's version: `6.12.95`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32, pub u32, pub u32);
+
+impl Version {
+    /// Reads the version at the beginning of `text`; missing parts are 0.
+    pub fn parse(text: &str) -> Option<Self> {
+        let end = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
+        let mut parts = text[..end].split('.').map(|part| part.parse::<u32>().ok());
+        let major = parts.next()??;
+        Some(Self(
+            major,
+            parts.next().flatten().unwrap_or(0),
+            parts.next().flatten().unwrap_or(0),
+        ))
+    }
+
+    /// The version of a running kernel. Debian's `uname -r` is an ABI name (`6.1.0-50-amd64`); the
+    /// version stands in `uname -v` (`#1 SMP Debian 6.1.176-1 (2026-01-01)`).
+    pub fn of_kernel(release: &str, build: &str) -> Option<Self> {
+        build
+            .split_once("Debian ")
+            .and_then(|(_, rest)| Self::parse(rest))
+            .or_else(|| Self::parse(release))
+    }
+}
+
+/// A known finding.
+#[derive(Clone, Copy, Debug)]
+pub struct Annotation {
+    /// The rule.
+    pub kind: Kind,
+    /// Where.
+    pub filesystem: FilesystemKind,
+    /// In what.
+    pub operation: Operation,
+    /// The hook that sees it; any if none.
+    pub target: Option<&'static str>,
+    /// The first kernel that has it.
+    pub from: Version,
+    /// The first later one that has not.
+    pub before: Option<Version>,
+    /// Why it is true, and known.
+    pub argument: &'static str,
+}
+
+/// Every known finding.
+pub const ANNOTATIONS: &[Annotation] = &[];
+
+/// What an annotation is looked up by.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The rule.
+    pub kind: Kind,
+    /// Where.
+    pub filesystem: FilesystemKind,
+    /// In what.
+    pub operation: Operation,
+    /// The hook that saw it.
+    pub target: &'a str,
+    /// On which kernel; a kernel of unknown version has no known findings.
+    pub kernel: Option<Version>,
+}
+
+/// The annotation of a finding, if it is a known one.
+pub fn find<'a>(table: &'a [Annotation], subject: Subject<'_>) -> Option<&'a Annotation> {
+    let kernel = subject.kernel?;
+    table.iter().find(|known| {
+        (known.kind, known.filesystem, known.operation)
+            == (subject.kind, subject.filesystem, subject.operation)
+            && known.target.is_none_or(|target| target == subject.target)
+            && known.from <= kernel
+            && known.before.is_none_or(|before| kernel < before)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_either_name() {
+        assert_eq!(
+            Version::of_kernel(
+                "6.1.0-50-amd64",
+                "#1 SMP PREEMPT_DYNAMIC Debian 6.1.176-1 (2026-01-01)"
+            ),
+            Some(Version(6, 1, 176))
+        );
+        assert_eq!(
+            Version::of_kernel("6.18.44", "#1 SMP"),
+            Some(Version(6, 18, 44))
+        );
+        assert_eq!(Version::of_kernel("7.3-rc1", ""), Some(Version(7, 3, 0)));
+        assert_eq!(Version::parse("linux"), None);
+    }
+
+    #[test]
+    fn an_annotation_holds_for_its_kernels_only() {
+        let table = [Annotation {
+            kind: Kind::PartialLock,
+            filesystem: FilesystemKind::Ext4,
+            operation: Operation::SwapBoot,
+            target: None,
+            from: Version(6, 1, 0),
+            before: Some(Version(6, 12, 96)),
+            argument: "for the test",
+        }];
+        let at = |version| {
+            let subject = Subject {
+                kind: Kind::PartialLock,
+                filesystem: FilesystemKind::Ext4,
+                operation: Operation::SwapBoot,
+                target: "swap_inode_data",
+                kernel: version,
+            };
+            find(&table, subject).is_some()
+        };
+        assert!(at(Some(Version(6, 1, 0))));
+        assert!(at(Some(Version(6, 12, 95))));
+        assert!(!at(Some(Version(6, 12, 96))));
+        assert!(!at(None));
+    }
+}

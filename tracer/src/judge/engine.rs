@@ -1,0 +1,994 @@
+//! What each event does to the state of its task and its file.
+
+use std::mem;
+
+use tracer_ebpf::{
+    Event,
+    event::{FLAG_SCOPE_OVERFLOW, FLAG_SECOND_INODE},
+};
+
+use crate::{
+    hooks::{Effect, Entry, FilesystemKind, Install, LockAction, LockClass, Mode, Span},
+    judge::{
+        coverage::{Coverage, Meeting},
+        finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
+        inode::{Files, InodeIndex, Sample},
+        lockset::{Held, Hold, LockSet, Released},
+        operations::{Begun, FaultKind, Operation, begun, installed, vm_fault},
+        rules::{self, ChangeFacts, Kind, Observed, SeenAt, SizeFacts},
+        task::{
+            ChangeScope, FaultScope, Invalidation, Reported, Scope, Subject, Task, TaskId, Unknown,
+            doing, stack_id,
+        },
+        window::{Breach, Danger, Installed, ScopeId, Window},
+    },
+    trace::meta,
+    units::{ByteRange, HookId, Nanos, StackId},
+};
+
+/// Pages in a PMD; x86-64.
+const PMD_PAGES: u64 = 512;
+
+/// Acts that could not be judged, by cause.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unjudged {
+    /// A record of the task was missing.
+    pub gap: u64,
+    /// Its scope was full.
+    pub overflow: u64,
+    /// Its file was never named.
+    pub inode: u64,
+}
+
+impl Unjudged {
+    /// All of them.
+    pub fn total(self) -> u64 {
+        self.gap + self.overflow + self.inode
+    }
+}
+
+/// The state of a run, tasks apart.
+#[derive(Debug)]
+pub struct Engine {
+    pub files: Files,
+    pub findings: Findings,
+    pub coverage: Coverage,
+    pub unjudged: Unjudged,
+    /// Events taken in.
+    pub events: u64,
+    /// Records missing from tasks' sequences.
+    pub missing: u64,
+    /// Latest extent change with a stack, by filesystem.
+    pub changes: [Option<Sample>; FilesystemKind::ALL.len()],
+    started: Nanos,
+    scopes: u64,
+}
+
+impl Engine {
+    /// The state before the first event.
+    pub fn new(header: &meta::Header) -> Self {
+        Self {
+            files: Files::new(header),
+            findings: Findings::default(),
+            coverage: Coverage::default(),
+            unjudged: Unjudged::default(),
+            events: 0,
+            missing: 0,
+            changes: [None; FilesystemKind::ALL.len()],
+            started: header.started,
+            scopes: 0,
+        }
+    }
+
+    /// Takes a record's number: 0 begins a thread id's next owner, a jump is a gap.
+    #[inline]
+    pub fn sequence(&mut self, task: &mut Task, seq: u32) {
+        if seq != task.expected {
+            self.out_of_sequence(task, seq);
+        }
+        task.expected = seq.wrapping_add(1);
+    }
+
+    #[cold]
+    fn out_of_sequence(&mut self, task: &mut Task, seq: u32) {
+        if seq == 0 {
+            self.abandon(task);
+            task.unknown = None;
+            task.id.reuse += 1;
+            return;
+        }
+        let ahead = seq.wrapping_sub(task.expected);
+        self.missing += if ahead < 1 << 31 { u64::from(ahead) } else { 1 };
+        self.lose(task, Unknown::Gap);
+    }
+
+    /// From here on nothing is known about the task.
+    #[cold]
+    fn lose(&mut self, task: &mut Task, why: Unknown) {
+        self.abandon(task);
+        task.unknown = Some(why);
+    }
+
+    /// Drops what the task had open, unjudged.
+    fn abandon(&mut self, task: &mut Task) {
+        for (_, scope) in task.scopes.drain(..) {
+            match scope {
+                Scope::Change(change) => {
+                    for subject in change.iter() {
+                        let file = self.files.get_mut(subject.inode);
+                        file.open.retain(|window| window.scope != change.id);
+                        file.end_operation();
+                    }
+                }
+                Scope::Fault(fault) => self.files.get_mut(fault.inode).end_fault(),
+                Scope::Part => {}
+            }
+        }
+        task.locks.clear();
+    }
+
+    /// Takes an event.
+    pub fn event(&mut self, task: &mut Task, effect: Effect, event: &Event) {
+        if let Effect::Enter(entry) = effect {
+            return self.enter(task, entry, event);
+        }
+        if effect == Effect::TaskExit {
+            self.abandon(task);
+            task.unknown = None;
+            task.id.reuse += 1;
+            task.expected = 0;
+            return;
+        }
+        if let Some(why) = task.unknown {
+            return self.unknown(why, effect);
+        }
+        match effect {
+            Effect::Lock(action) => self.lock(task, action, event),
+            Effect::Leave(entry) => self.leave(task, entry, event),
+            Effect::Install(how) => self.install(task, how, event),
+            Effect::Invalidate(span) => self.invalidate(task, span, event, false),
+            Effect::LayoutScan(span) => {
+                if event.c == 0 {
+                    self.invalidate(task, span, event, true);
+                }
+            }
+            Effect::ChangeExtents(span) => self.change(task, span, event),
+            Effect::Enter(_) | Effect::TaskExit => {}
+        }
+    }
+
+    #[cold]
+    fn unknown(&mut self, why: Unknown, effect: Effect) {
+        if !matches!(effect, Effect::ChangeExtents(_) | Effect::Install(_)) {
+            return;
+        }
+        match why {
+            Unknown::BeforeStart => {}
+            Unknown::Gap => self.unjudged.gap += 1,
+            Unknown::Overflow => self.unjudged.overflow += 1,
+            Unknown::Inode => self.unjudged.inode += 1,
+        }
+    }
+
+    fn enter(&mut self, task: &mut Task, entry: Entry, event: &Event) {
+        let head = &event.head;
+        if head.flags & FLAG_SCOPE_OVERFLOW != 0 {
+            return self.lose(task, Unknown::Overflow);
+        }
+        if head.flags & FLAG_SECOND_INODE != 0 {
+            return self.enter_second(task, event);
+        }
+        let now = Nanos(head.time);
+        if head.depth == 1 {
+            // Whatever was unknown or left over ends here: nothing is held at a task's outermost entry.
+            self.abandon(task);
+            task.unknown = None;
+            if now < self.started {
+                return self.lose(task, Unknown::BeforeStart);
+            }
+        } else if task.unknown.is_some() {
+            return;
+        }
+        if usize::from(head.depth) != task.scopes.len() + 1 {
+            return self.lose(task, Unknown::Gap);
+        }
+        let known = self.files.at(event.inode, now);
+        let Some(inode) = known.filter(|&inode| self.files.get(inode).filesystem.is_some()) else {
+            return self.lose(task, Unknown::Inode);
+        };
+        let part = match doing(&mut task.scopes) {
+            Some(Scope::Fault(fault)) => entry.is_fault() && fault.inode == inode,
+            Some(Scope::Change(change)) => {
+                !entry.is_fault() && change.iter().any(|subject| subject.inode == inode)
+            }
+            Some(Scope::Part) | None => false,
+        };
+        if part {
+            task.scopes.push((entry, Scope::Part));
+            return;
+        }
+        let file = self.files.get_mut(inode);
+        if entry.is_fault() {
+            file.begin_fault();
+        } else {
+            file.begin_operation();
+        }
+        let dax = file.meta.dax;
+        let scope = match begun(entry, event.a, event.c, event.size, dax) {
+            Begun::Fault(operation, kind) => Scope::Fault(FaultScope {
+                operation,
+                kind,
+                address: event.inode,
+                inode,
+                entered: now,
+                page: event.a,
+                stack: stack_id(head.stack),
+                waiting: None,
+                waited: None,
+                locked: false,
+                installed: false,
+                reported: false,
+            }),
+            Begun::Change(operation, destroys) => {
+                self.scopes += 1;
+                // notify_change is called under i_rwsem; everything else takes it itself.
+                let stable = entry == Entry::SetSize;
+                Scope::Change(Box::new(ChangeScope {
+                    id: ScopeId(self.scopes),
+                    entry,
+                    operation,
+                    destroys,
+                    entered: now,
+                    subjects: (Subject::new(event.inode, inode, event.size, stable), None),
+                }))
+            }
+        };
+        task.scopes.push((entry, scope));
+    }
+
+    fn enter_second(&mut self, task: &mut Task, event: &Event) {
+        if task.unknown.is_some() {
+            return;
+        }
+        let known = self.files.at(event.inode, Nanos(event.head.time));
+        let depth = task.scopes.len();
+        match (task.scopes.last_mut(), known) {
+            (Some((_, Scope::Change(change))), Some(inode))
+                if usize::from(event.head.depth) == depth =>
+            {
+                let subject = Subject::new(event.inode, inode, event.size, false);
+                if change.subjects.1.replace(subject).is_none() {
+                    self.files.get_mut(inode).begin_operation();
+                }
+            }
+            (_, None) => self.lose(task, Unknown::Inode),
+            _ => self.lose(task, Unknown::Gap),
+        }
+    }
+
+    fn leave(&mut self, task: &mut Task, entry: Entry, event: &Event) {
+        let matches = task.scopes.last().is_some_and(|&(at, _)| at == entry)
+            && usize::from(event.head.depth) + 1 == task.scopes.len();
+        if !matches {
+            return self.lose(task, Unknown::Gap);
+        }
+        let Some((_, scope)) = task.scopes.pop() else {
+            return;
+        };
+        let operation = match scope {
+            Scope::Fault(fault) => {
+                self.end_fault(task.id, &task.locks, &fault, event);
+                self.files.get_mut(fault.inode).end_fault();
+                Some((fault.operation, fault.entered))
+            }
+            Scope::Change(mut change) => {
+                self.sized(task.id, &task.locks, &mut change, event, SeenAt::Later);
+                self.end_change(&change, Nanos(event.head.time));
+                Some((change.operation, change.entered))
+            }
+            Scope::Part => {
+                if let Some(Scope::Change(change)) = doing(&mut task.scopes) {
+                    self.sized(task.id, &task.locks, change, event, SeenAt::Later);
+                }
+                None
+            }
+        };
+        if !task.locks.is_empty()
+            && let Some((operation, entered)) = operation
+        {
+            self.leaked(task, operation, entered, event);
+        }
+    }
+
+    /// Locks that outlive the last scope that lets their release be seen.
+    fn leaked(&mut self, task: &mut Task, operation: Operation, entered: Nanos, event: &Event) {
+        let all = LockSeen::all(task.id, &task.locks, Nanos(event.head.time));
+        let Task {
+            scopes, locks, id, ..
+        } = task;
+        let leaked = locks.take_leaked(|inode| {
+            !scopes.iter().any(|(_, scope)| match scope {
+                Scope::Change(change) => change.iter().any(|subject| subject.inode == inode),
+                Scope::Fault(fault) => fault.inode == inode,
+                Scope::Part => false,
+            })
+        });
+        for held in leaked {
+            let observed = Observed::StillHeld(held.hold.mode);
+            self.leak(
+                *id,
+                &held,
+                observed,
+                (operation, entered),
+                Act::Return,
+                all.clone(),
+                event,
+            );
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the facts of one finding")]
+    fn leak(
+        &mut self,
+        task: TaskId,
+        held: &Held,
+        observed: Observed,
+        (operation, entered): (Operation, Nanos),
+        act: Act,
+        locks: Vec<LockSeen>,
+        event: &Event,
+    ) {
+        let Some(filesystem) = self.files.get(held.inode).filesystem else {
+            return;
+        };
+        let key = Key {
+            kind: Kind::LockLeak,
+            filesystem,
+            operation,
+            class: held.class,
+            observed,
+            hook: HookId(event.head.hook),
+        };
+        let witness = Witness {
+            scope: None,
+            entered,
+            time: Nanos(event.head.time),
+            act,
+            inode: held.inode,
+            range: ByteRange::new(0, event.size),
+            size: event.size,
+            locks,
+            actor: Party {
+                task,
+                role: Role::Actor(operation),
+                stack: stack_id(event.head.stack).or(held.stack),
+            },
+            other: None,
+        };
+        self.findings.add(key, &witness);
+    }
+
+    fn lock(&mut self, task: &mut Task, action: LockAction, event: &Event) {
+        let Some(inode) = task.concerned(event.inode) else {
+            return;
+        };
+        let Some(class) = self.files.lock_class(inode, event.a as i64) else {
+            return;
+        };
+        let now = Nanos(event.head.time);
+        match action {
+            LockAction::Wait => {
+                self.coverage.waited(class);
+                if class == LockClass::InvalidateLock
+                    && let Some(Scope::Fault(fault)) = doing(&mut task.scopes)
+                    && fault.inode == inode
+                {
+                    fault.waiting = Some(now);
+                }
+            }
+            LockAction::Acquire(mode) => {
+                self.coverage.acquired(class, mode);
+                task.locks
+                    .acquire(inode, class, mode, now, stack_id(event.head.stack));
+                match class {
+                    LockClass::InvalidateLock => exclusion_acquired(task, inode, mode, now),
+                    LockClass::IRwsem => rwsem_cycled(task, inode),
+                    _ => {}
+                }
+            }
+            LockAction::Release(mode) => {
+                let other = match task.locks.release(inode, class, mode) {
+                    Released::Matched(_) | Released::Unseen => None,
+                    Released::OtherMode(held) => Some(held),
+                };
+                if let Some(held) = other
+                    && let Some(operation) = doing_what(task)
+                {
+                    let mut all = LockSeen::all(task.id, &task.locks, now);
+                    all.push(LockSeen {
+                        task: task.id,
+                        inode,
+                        class,
+                        mode: held.hold.mode,
+                        held_ns: now.0.saturating_sub(held.hold.since.0),
+                    });
+                    let observed = Observed::ReleasedAs(held.hold.mode, mode);
+                    self.leak(
+                        task.id,
+                        &held,
+                        observed,
+                        operation,
+                        Act::Release,
+                        all,
+                        event,
+                    );
+                }
+                match class {
+                    LockClass::InvalidateLock => self.exclusion_released(task, inode, now),
+                    LockClass::IRwsem => rwsem_cycled(task, inode),
+                    _ => {}
+                }
+            }
+            LockAction::Downgrade => {
+                task.locks.downgrade(inode, class, now);
+                if class == LockClass::InvalidateLock {
+                    self.exclusion_released(task, inode, now);
+                }
+            }
+        }
+    }
+
+    /// Ends the task's window on the inode, until it changes or invalidates more.
+    fn exclusion_released(&mut self, task: &Task, inode: InodeIndex, now: Nanos) {
+        for (_, scope) in &task.scopes {
+            if let Scope::Change(change) = scope
+                && change
+                    .iter()
+                    .any(|subject| subject.inode == inode && subject.window)
+                && let Some(window) = self.window(inode, change.id)
+            {
+                window.to = Some(now);
+            }
+        }
+    }
+
+    fn window(&mut self, inode: InodeIndex, scope: ScopeId) -> Option<&mut Window> {
+        self.files
+            .get_mut(inode)
+            .open
+            .iter_mut()
+            .find(|window| window.scope == scope)
+    }
+
+    /// Opens the operation's window on a subject, or keeps it open.
+    fn open_window(
+        &mut self,
+        task: TaskId,
+        change: &mut ChangeScope,
+        address: u64,
+        from: Nanos,
+    ) -> Option<&mut Window> {
+        let (id, operation) = (change.id, change.operation);
+        let subject = change.subject_mut(address)?;
+        let inode = subject.inode;
+        let file = self.files.get_mut(inode);
+        if !mem::replace(&mut subject.window, true) {
+            file.open.push(Window {
+                scope: id,
+                task,
+                filesystem: file.filesystem?,
+                operation,
+                from,
+                to: None,
+                danger: None,
+                lock: None,
+                stack: None,
+                breaches: Vec::new(),
+            });
+        }
+        let window = self.window(inode, id)?;
+        window.to = None;
+        Some(window)
+    }
+
+    fn invalidate(&mut self, task: &mut Task, span: Span, event: &Event, scan: bool) {
+        let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
+            return;
+        };
+        let Some(subject) = change.subject(event.inode) else {
+            return;
+        };
+        let inode = subject.inode;
+        let meta = &self.files.get(inode).meta;
+        let (dax, block_bits) = (meta.dax, meta.block_bits);
+        let seen = if scan {
+            SeenAt::Later
+        } else {
+            SeenAt::Teardown
+        };
+        self.sized(task.id, &task.locks, change, event, seen);
+        // A scan of a file whose pages are in the page cache finds and unmaps nothing.
+        if scan && !dax {
+            return;
+        }
+        let time = Nanos(event.head.time);
+        let hold = task.locks.find(inode, LockClass::InvalidateLock);
+        let range = span.bytes(event.a, event.b, block_bits);
+        if let Some(subject) = change.subject_mut(event.inode) {
+            subject.invalidated(Invalidation {
+                range,
+                time,
+                hold,
+                scan,
+            });
+        }
+        if hold.is_some_and(Hold::excludes) && change.destroys(event.inode) {
+            self.open_window(task.id, change, event.inode, time);
+        }
+    }
+
+    fn change(&mut self, task: &mut Task, span: Span, event: &Event) {
+        let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
+            return;
+        };
+        let Some(subject) = change.subject(event.inode) else {
+            return;
+        };
+        let inode = subject.inode;
+        let time = Nanos(event.head.time);
+        let stack = stack_id(event.head.stack);
+        if let Some(stack) = stack {
+            let sample = Some(Sample {
+                task: task.id,
+                stack,
+            });
+            let file = self.files.get_mut(inode);
+            file.change = sample;
+            if let Some(filesystem) = file.filesystem {
+                self.changes[filesystem as usize] = sample;
+            }
+        }
+        self.sized(task.id, &task.locks, change, event, SeenAt::Later);
+        if !change.destroys(event.inode) {
+            return;
+        }
+        // Faults check i_size under the lock (fs/dax.c:dax_iomap_pte_fault): no fault gets at what
+        // lies beyond, however the blocks there are treated.
+        let block_bits = self.files.get(inode).meta.block_bits;
+        let range = span.bytes(event.a, event.b, block_bits).below(event.size);
+        let hold = task.locks.find(inode, LockClass::InvalidateLock);
+        self.open_window(task.id, change, event.inode, time);
+        if range.is_empty() {
+            return;
+        }
+        let other_inode = other_inode_locked(change, &task.locks, event.inode);
+        let Some(subject) = change.subject_mut(event.inode) else {
+            return;
+        };
+        let last = subject.last_invalidation(range);
+        let danger = Danger {
+            from: last.map_or(time, |last| last.time),
+            range,
+        };
+        let facts = ChangeFacts {
+            now: hold,
+            invalidation: last.map(|last| last.hold),
+            changed_exclusively: subject.changed_exclusively,
+            other_inode,
+        };
+        subject.changed_exclusively |= hold.is_some_and(Hold::excludes);
+        self.endanger(inode, change.id, danger, hold, stack);
+        if let Some((kind, observed)) = rules::change(facts) {
+            let breach = (kind, observed, danger, Act::Change);
+            self.breach(task.id, &task.locks, change, breach, event);
+        }
+    }
+
+    fn endanger(
+        &mut self,
+        inode: InodeIndex,
+        scope: ScopeId,
+        danger: Danger,
+        hold: Option<Hold>,
+        stack: Option<StackId>,
+    ) {
+        if let Some(window) = self.window(inode, scope) {
+            window.danger = Some(window.danger.map_or(danger, |known| known.join(danger)));
+            window.lock = hold.map(|hold| (hold.mode, hold.since));
+            window.stack = stack.or(window.stack);
+        }
+    }
+
+    /// Watches `i_size`, as long as nobody but this task can have changed it.
+    fn sized(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        event: &Event,
+        seen: SeenAt,
+    ) {
+        let entry = change.entry;
+        let Some(subject) = change.subject_mut(event.inode) else {
+            return;
+        };
+        let inode = subject.inode;
+        let rwsem = locks.find(inode, LockClass::IRwsem);
+        let stable =
+            rwsem.is_some_and(Hold::excludes) || (entry == Entry::SetSize && !subject.rwsem_cycled);
+        let hold = locks.find(inode, LockClass::InvalidateLock);
+        let before = mem::replace(&mut subject.last_size, stable.then_some(event.size));
+        let since = mem::replace(&mut subject.since_size, hold.map(|hold| hold.mode));
+        let Some(before) = before.filter(|&before| stable && event.size < before) else {
+            return;
+        };
+        let range = ByteRange {
+            start: event.size,
+            end: before,
+        };
+        let torn_down = subject.torn_down(range);
+        let other_inode = other_inode_locked(change, locks, event.inode);
+        let time = Nanos(event.head.time);
+        let danger = Danger { from: time, range };
+        self.open_window(task, change, event.inode, time);
+        self.endanger(inode, change.id, danger, hold, stack_id(event.head.stack));
+        let facts = SizeFacts {
+            seen,
+            now: hold,
+            since,
+            torn_down,
+            other_inode,
+        };
+        if let Some((kind, observed)) = rules::size_lowered(facts) {
+            let act = Act::SizeLowered {
+                from: before,
+                to: event.size,
+            };
+            self.breach(task, locks, change, (kind, observed, danger, act), event);
+        }
+    }
+
+    /// Reports a broken rule, once per operation, inode and rule.
+    #[cold]
+    fn breach(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        (kind, observed, danger, act): (Kind, Observed, Danger, Act),
+        event: &Event,
+    ) {
+        let (id, operation, entered) = (change.id, change.operation, change.entered);
+        let Some(subject) = change.subject_mut(event.inode) else {
+            return;
+        };
+        let inode = subject.inode;
+        if let Some(reported) = subject
+            .reported
+            .iter()
+            .find(|reported| reported.kind == kind)
+        {
+            let finding = reported.finding;
+            self.findings.extend(finding, id, danger.range);
+            if let Some(window) = self.window(inode, id)
+                && let Some(breach) = window.breaches.iter_mut().find(|b| b.finding == finding)
+            {
+                breach.danger = breach.danger.join(danger);
+                breach.witness.range = breach.danger.range;
+            }
+            return;
+        }
+        let Some(filesystem) = self.files.get(inode).filesystem else {
+            return;
+        };
+        let time = Nanos(event.head.time);
+        let key = Key {
+            kind,
+            filesystem,
+            operation,
+            class: LockClass::InvalidateLock,
+            observed,
+            hook: HookId(event.head.hook),
+        };
+        let witness = Witness {
+            scope: Some(id),
+            entered,
+            time,
+            act,
+            inode,
+            range: danger.range,
+            size: match act {
+                Act::SizeLowered { from, .. } => from,
+                _ => subject.entry_size.max(event.size),
+            },
+            locks: LockSeen::all(task, locks, time),
+            actor: Party {
+                task,
+                role: Role::Actor(operation),
+                stack: stack_id(event.head.stack),
+            },
+            other: None,
+        };
+        let finding = self.findings.add(key, &witness);
+        subject.reported.push(Reported { kind, finding });
+        if let Some(window) = self.window(inode, id) {
+            window.breaches.push(Breach {
+                finding,
+                witness,
+                danger,
+            });
+        }
+    }
+
+    fn end_change(&mut self, change: &ChangeScope, now: Nanos) {
+        for subject in change.iter() {
+            self.close_window(change, subject, now);
+            self.files.get_mut(subject.inode).end_operation();
+        }
+    }
+
+    fn close_window(&mut self, change: &ChangeScope, subject: &Subject, now: Nanos) {
+        if subject.window {
+            let file = self.files.get_mut(subject.inode);
+            let Some(at) = file
+                .open
+                .iter()
+                .position(|window| window.scope == change.id)
+            else {
+                return;
+            };
+            let mut window = file.open.swap_remove(at);
+            window.to = Some(window.to.unwrap_or(now));
+            self.coverage.window(window.filesystem, window.operation);
+            for install in &file.installs {
+                meet(&mut self.findings, &window, install);
+            }
+            file.keep_window(window);
+        }
+    }
+
+    fn install(&mut self, task: &mut Task, how: Install, event: &Event) {
+        let Some(Scope::Fault(fault)) = doing(&mut task.scopes) else {
+            return;
+        };
+        if fault.address != event.inode || !installed(how, event.c) {
+            return;
+        }
+        fault.installed = true;
+        let pages = if how == Install::Pmd {
+            fault.kind = FaultKind::Pmd;
+            PMD_PAGES
+        } else {
+            1
+        };
+        let stack = stack_id(event.head.stack);
+        let file = self.files.get_mut(fault.inode);
+        if let Some(stack) = stack {
+            file.fault = Some(Sample {
+                task: task.id,
+                stack,
+            });
+        }
+        // A page-cache page is kept from being truncated by its own lock and a second look at its
+        // mapping (mm/filemap.c); only page_mkwrite relies on the exclusion lock.
+        if how != Install::Mkwrite && !file.meta.dax {
+            return;
+        }
+        let hold = task.locks.find(fault.inode, LockClass::InvalidateLock);
+        let act = if how == Install::Mkwrite {
+            Act::Mkwrite
+        } else {
+            Act::Install
+        };
+        self.installed(
+            task.id,
+            &task.locks,
+            fault,
+            (hold, pages, act, stack),
+            event,
+        );
+    }
+
+    fn installed(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        fault: &mut FaultScope,
+        (hold, pages, act, stack): (Option<Hold>, u64, Act, Option<StackId>),
+        event: &Event,
+    ) {
+        let at = Nanos(event.head.time);
+        let mut install = Installed {
+            task,
+            operation: fault.operation,
+            from: hold.map_or(fault.entered, |hold| hold.since),
+            at,
+            range: Files::page(fault.page, pages),
+            lock: hold.map(|hold| (hold.mode, hold.since)),
+            stack,
+            breach: None,
+        };
+        if let Some((kind, observed)) = rules::install(hold, fault.locked)
+            && !mem::replace(&mut fault.reported, true)
+        {
+            install.breach =
+                self.fault_breach(task, locks, fault, (kind, observed, act), &install, event);
+        }
+        let file = self.files.get_mut(fault.inode);
+        let closed = file
+            .closed
+            .iter()
+            .rev()
+            .take_while(|window| window.end() >= install.from);
+        for window in closed {
+            meet(&mut self.findings, window, &install);
+        }
+        file.keep_install(install);
+    }
+
+    #[cold]
+    fn fault_breach(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        fault: &FaultScope,
+        (kind, observed, act): (Kind, Observed, Act),
+        install: &Installed,
+        event: &Event,
+    ) -> Option<Box<(super::window::FindingIndex, Witness)>> {
+        let key = Key {
+            kind,
+            filesystem: self.files.get(fault.inode).filesystem?,
+            operation: fault.operation,
+            class: LockClass::InvalidateLock,
+            observed,
+            hook: HookId(event.head.hook),
+        };
+        let witness = Witness {
+            scope: None,
+            entered: fault.entered,
+            time: install.at,
+            act,
+            inode: fault.inode,
+            range: install.range,
+            size: u64::MAX,
+            locks: LockSeen::all(task, locks, install.at),
+            actor: Party {
+                task,
+                role: Role::Actor(fault.operation),
+                stack: install.stack.or(fault.stack),
+            },
+            other: None,
+        };
+        let finding = self.findings.add(key, &witness);
+        Some(Box::new((finding, witness)))
+    }
+
+    fn end_fault(&mut self, task: TaskId, locks: &LockSet, fault: &FaultScope, event: &Event) {
+        let now = Nanos(event.head.time);
+        let mut fault = *fault;
+        // page_mkwrite of a page-cache file: the page becomes writable when this says so.
+        if fault.operation == Operation::PageMkwrite
+            && !fault.installed
+            && event.a & vm_fault::LOCKED != 0
+            && event.a & vm_fault::ERROR == 0
+        {
+            fault.installed = true;
+            if !fault.locked {
+                let how = (None, 1, Act::Mkwrite, stack_id(event.head.stack));
+                self.installed(task, locks, &mut fault, how, event);
+            }
+        }
+        let file = self.files.get(fault.inode);
+        let Some(filesystem) = file.filesystem else {
+            return;
+        };
+        self.coverage.fault(filesystem, fault.kind, fault.installed);
+        if file.open.is_empty() && file.closed.is_empty() {
+            return;
+        }
+        for window in file.windows_since(fault.entered) {
+            if window.task == task || !window.met(fault.entered, now) {
+                continue;
+            }
+            let waited = fault
+                .waited
+                .filter(|&(from, to)| window.overlap(from, to) > 0);
+            self.coverage.met(Meeting {
+                filesystem,
+                operation: window.operation,
+                fault: fault.kind,
+                installed: fault.installed,
+                waited_ns: waited.map(|(from, to)| to.0 - from.0),
+            });
+        }
+    }
+
+    /// Judges the windows that are still open when the run ends.
+    pub fn close_all(&mut self) {
+        for index in self.files.indexes() {
+            let file = self.files.get_mut(index);
+            for window in mem::take(&mut file.open) {
+                self.coverage.window(window.filesystem, window.operation);
+                for install in &file.installs {
+                    meet(&mut self.findings, &window, install);
+                }
+            }
+        }
+    }
+}
+
+/// Raises findings of either side if the install came into the window.
+fn meet(findings: &mut Findings, window: &Window, install: &Installed) {
+    if window.task == install.task || (window.breaches.is_empty() && install.breach.is_none()) {
+        return;
+    }
+    for breach in &window.breaches {
+        if install.came_into(breach.danger, window.end()) {
+            findings.observe(breach.finding, breach.witness.met_by(install));
+        }
+    }
+    if let (Some(breach), Some(danger)) = (&install.breach, window.danger)
+        && install.came_into(danger, window.end())
+    {
+        let (finding, witness) = &**breach;
+        findings.observe(*finding, witness.met_window(window));
+    }
+}
+
+fn exclusion_acquired(task: &mut Task, inode: InodeIndex, mode: Mode, now: Nanos) {
+    for (_, scope) in &mut task.scopes {
+        match scope {
+            Scope::Fault(fault) if fault.inode == inode => {
+                fault.locked = true;
+                if let Some(from) = fault.waiting.take() {
+                    let longest = fault.waited.map_or(0, |(from, to)| to.0 - from.0);
+                    if now.0.saturating_sub(from.0) >= longest {
+                        fault.waited = Some((from, now.max(from)));
+                    }
+                }
+            }
+            Scope::Change(change) => {
+                let (first, second) = &mut change.subjects;
+                for subject in std::iter::once(first).chain(second) {
+                    if subject.inode == inode {
+                        subject.since_size = subject.since_size.max(Some(mode));
+                    }
+                }
+            }
+            Scope::Fault(_) | Scope::Part => {}
+        }
+    }
+}
+
+/// Others may have changed the size while i_rwsem was free, or before it was taken.
+fn rwsem_cycled(task: &mut Task, inode: InodeIndex) {
+    for (_, scope) in &mut task.scopes {
+        if let Scope::Change(change) = scope {
+            let (first, second) = &mut change.subjects;
+            for subject in std::iter::once(first).chain(second) {
+                if subject.inode == inode {
+                    subject.last_size = None;
+                    subject.rwsem_cycled = true;
+                }
+            }
+        }
+    }
+}
+
+fn other_inode_locked(change: &ChangeScope, locks: &LockSet, address: u64) -> bool {
+    change.iter().any(|subject| {
+        subject.address != address
+            && locks
+                .find(subject.inode, LockClass::InvalidateLock)
+                .is_some_and(Hold::excludes)
+    })
+}
+
+fn doing_what(task: &mut Task) -> Option<(Operation, Nanos)> {
+    match doing(&mut task.scopes)? {
+        Scope::Change(change) => Some((change.operation, change.entered)),
+        Scope::Fault(fault) => Some((fault.operation, fault.entered)),
+        Scope::Part => None,
+    }
+}

@@ -1,0 +1,380 @@
+//! Findings: one per mistake, however often it was made, with its best witness.
+
+use serde::Serialize;
+
+use crate::{
+    hooks::{FilesystemKind, LockClass, Mode},
+    judge::{
+        hash::Map,
+        inode::InodeIndex,
+        lockset::LockSet,
+        operations::Operation,
+        rules::{Kind, Observed},
+        task::TaskId,
+        window::{FindingIndex, Installed, ScopeId, Window},
+    },
+    units::{ByteRange, HookId, Ino, Nanos, Pid, StackId, Tid},
+};
+
+/// How much was seen; never mixed up, since a tool that cries wolf is switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strength {
+    /// A rule was broken, though nobody lost a race. One task's program order suffices.
+    Predicted,
+    /// A fault and a window on the same bytes did overlap with no lock between them.
+    Observed,
+    /// The damage itself was seen.
+    Proven,
+}
+
+impl Strength {
+    /// The name in findings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Predicted => "predicted",
+            Self::Observed => "observed",
+            Self::Proven => "proven",
+        }
+    }
+}
+
+/// What makes two occurrences one finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The rule.
+    pub kind: Kind,
+    /// Where.
+    pub filesystem: FilesystemKind,
+    /// In what.
+    pub operation: Operation,
+    /// The lock in question.
+    pub class: LockClass,
+    /// How it was found.
+    pub observed: Observed,
+    /// The hook that saw the act.
+    pub hook: HookId,
+}
+
+/// What was done against the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Extents changed.
+    Change,
+    /// `i_size` fell, bytes.
+    SizeLowered {
+        /// From this
+        from: u64,
+        /// To this
+        to: u64,
+    },
+    /// A translation was installed.
+    Install,
+    /// `page_mkwrite` let a page become writable.
+    Mkwrite,
+    /// The operation returned.
+    Return,
+    /// The lock was released.
+    Release,
+}
+
+/// What a task has to do with a finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It did it, in this operation or fault.
+    Actor(Operation),
+    /// Its fault overlapped the window.
+    Overlapped(Operation),
+    /// A fault that the lock would have held off, seen at another time.
+    SampledFault,
+    /// An extent change that the lock would have held off, seen at another time.
+    SampledChange,
+}
+
+impl Role {
+    /// The words in findings.
+    pub fn text(self) -> String {
+        match self {
+            Self::Actor(operation) => operation.name().to_owned(),
+            Self::Overlapped(operation) => format!("{}, at the same time", operation.name()),
+            Self::SampledFault => "a fault that this lock would have held off (sampled)".to_owned(),
+            Self::SampledChange => {
+                "an extent change that this lock would have held off (sampled)".to_owned()
+            }
+        }
+    }
+}
+
+/// A task's part in a finding.
+#[derive(Clone, Copy, Debug)]
+pub struct Party {
+    /// Who.
+    pub task: TaskId,
+    /// As what.
+    pub role: Role,
+    /// Where.
+    pub stack: Option<StackId>,
+}
+
+/// A lock that a party held at the act.
+#[derive(Clone, Copy, Debug)]
+pub struct LockSeen {
+    /// By whom.
+    pub task: TaskId,
+    /// Whose lock.
+    pub inode: InodeIndex,
+    /// Which.
+    pub class: LockClass,
+    /// How.
+    pub mode: Mode,
+    /// For how long then, nanoseconds.
+    pub held_ns: u64,
+}
+
+impl LockSeen {
+    /// Everything that `task` holds at `now`.
+    pub fn all(task: TaskId, locks: &LockSet, now: Nanos) -> Vec<Self> {
+        locks
+            .iter()
+            .map(|held| Self {
+                task,
+                inode: held.inode,
+                class: held.class,
+                mode: held.hold.mode,
+                held_ns: now.0.saturating_sub(held.hold.since.0),
+            })
+            .collect()
+    }
+}
+
+/// One occurrence of a finding.
+#[derive(Clone, Debug)]
+pub struct Witness {
+    /// In which operation; none for faults.
+    pub scope: Option<ScopeId>,
+    /// When the operation or fault began.
+    pub entered: Nanos,
+    /// When.
+    pub time: Nanos,
+    /// What was done.
+    pub act: Act,
+    /// On which file.
+    pub inode: InodeIndex,
+    /// To which bytes.
+    pub range: ByteRange,
+    /// The larger of the file's sizes when the operation began and at the act; clips `range`.
+    pub size: u64,
+    /// Held then.
+    pub locks: Vec<LockSeen>,
+    /// Who did it.
+    pub actor: Party,
+    /// The other side.
+    pub other: Option<Party>,
+}
+
+impl Witness {
+    /// With the fault that came into the window.
+    pub fn met_by(&self, install: &Installed) -> Self {
+        let mut met = self.clone();
+        met.other = Some(Party {
+            task: install.task,
+            role: Role::Overlapped(install.operation),
+            stack: install.stack,
+        });
+        met.locks.extend(install.lock.map(|(mode, since)| LockSeen {
+            task: install.task,
+            inode: self.inode,
+            class: LockClass::InvalidateLock,
+            mode,
+            held_ns: install.at.0.saturating_sub(since.0),
+        }));
+        met
+    }
+
+    /// With the operation into whose window the fault came.
+    pub fn met_window(&self, window: &Window) -> Self {
+        let mut met = self.clone();
+        met.other = Some(Party {
+            task: window.task,
+            role: Role::Overlapped(window.operation),
+            stack: window.stack,
+        });
+        met.locks.extend(window.lock.map(|(mode, since)| LockSeen {
+            task: window.task,
+            inode: self.inode,
+            class: LockClass::InvalidateLock,
+            mode,
+            held_ns: self.time.0.saturating_sub(since.0),
+        }));
+        met
+    }
+}
+
+/// Occurrences whose times are kept, to tell which of them lie in a loss.
+const TIMES: usize = 16;
+
+/// A finding in the making.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What it is.
+    pub key: Key,
+    /// The strongest seen.
+    pub strength: Strength,
+    /// Occurrences.
+    pub count: u64,
+    /// The best one.
+    pub witness: Witness,
+    /// First occurrences: from the operation's or fault's beginning to the act.
+    pub times: Vec<(Nanos, Nanos)>,
+}
+
+/// Every finding.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    records: Vec<Record>,
+    index: Map<Key, FindingIndex>,
+}
+
+impl Findings {
+    /// Counts an occurrence.
+    pub fn add(&mut self, key: Key, witness: &Witness) -> FindingIndex {
+        let next = FindingIndex(self.records.len() as u32);
+        let index = *self.index.entry(key).or_insert(next);
+        if index == next {
+            self.records.push(Record {
+                key,
+                strength: Strength::Predicted,
+                count: 0,
+                witness: witness.clone(),
+                times: Vec::new(),
+            });
+        }
+        let record = &mut self.records[index.0 as usize];
+        record.count += 1;
+        if record.times.len() < TIMES {
+            record.times.push((witness.entered, witness.time));
+        }
+        index
+    }
+
+    /// Widens the witness of a finding if it is this operation's.
+    pub fn extend(&mut self, index: FindingIndex, scope: ScopeId, range: ByteRange) {
+        let witness = &mut self.records[index.0 as usize].witness;
+        if witness.scope == Some(scope) {
+            witness.range = witness.range.union(range);
+        }
+    }
+
+    /// Raises a finding to `observed`; the first such witness stays.
+    pub fn observe(&mut self, index: FindingIndex, witness: Witness) {
+        let record = &mut self.records[index.0 as usize];
+        if record.strength < Strength::Observed {
+            record.strength = Strength::Observed;
+            record.witness = witness;
+        }
+    }
+
+    /// Every finding, in the order of first occurrence.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter()
+    }
+}
+
+/// Bytes of a file, as findings print them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Range {
+    /// First byte.
+    pub offset: u64,
+    /// How many.
+    pub length: u64,
+}
+
+/// A lock held by a party at the act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LockHeld {
+    /// Its name.
+    pub class: &'static str,
+    /// Its mode.
+    pub mode: Mode,
+    /// Whose lock: `i_ino`.
+    pub inode: Ino,
+    /// By which thread.
+    pub task: Tid,
+    /// For how long then, nanoseconds.
+    pub held_ns: u64,
+}
+
+/// A party.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FindingTask {
+    /// Thread.
+    pub tid: Tid,
+    /// Process, if the trace named it.
+    pub pid: Option<Pid>,
+    /// `comm`.
+    pub name: String,
+    /// What it has to do with it.
+    pub role: String,
+    /// It was seen at another time and stands for the side that was not met; its locks are unknown.
+    pub sampled: bool,
+}
+
+/// A party's kernel stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FindingStack {
+    /// Thread.
+    pub task: Tid,
+    /// What it has to do with it.
+    pub role: String,
+    /// Its number in the trace.
+    #[serde(skip)]
+    pub id: StackId,
+    /// Innermost first; empty until resolved.
+    pub frames: Vec<String>,
+}
+
+/// The lock that the rule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Its name.
+    pub class: &'static str,
+    /// The weakest mode that will do; `null` if it had to be released.
+    pub mode: Option<Mode>,
+}
+
+/// A finding as reports carry it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The rule.
+    pub kind: Kind,
+    /// How much was seen.
+    pub strength: Strength,
+    /// Where.
+    pub filesystem: FilesystemKind,
+    /// In what.
+    pub operation: Operation,
+    /// `i_ino`.
+    pub inode: Ino,
+    /// Path, empty if its names were not known.
+    pub path: String,
+    /// Bytes concerned.
+    pub range: Range,
+    /// Held by each side at the act.
+    pub locks_held: Vec<LockHeld>,
+    /// What the rule asks for.
+    pub expected: Expected,
+    /// How it was found.
+    pub observed: String,
+    /// The hook that saw the act.
+    pub target: String,
+    /// Both sides, the one at fault first.
+    pub tasks: Vec<FindingTask>,
+    /// Both sides.
+    pub stacks: Vec<FindingStack>,
+    /// What a maintainer pastes into a mail.
+    pub sentence: String,
+    /// Occurrences.
+    pub count: u64,
+    /// CLOCK_MONOTONIC of the witness.
+    pub time_ns: Nanos,
+}

@@ -1,0 +1,278 @@
+//! The files that a trace met, and what is going on in each.
+
+use std::collections::VecDeque;
+
+use crate::{
+    hooks::{FilesystemKind, LockClass},
+    judge::{
+        hash::Map,
+        task::TaskId,
+        window::{Installed, Window},
+    },
+    trace::meta,
+    units::{ByteRange, Device, InodeAddress, Nanos, StackId},
+};
+
+/// A file's number in this engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InodeIndex(pub u32);
+
+/// A kernel stack that was seen doing something, kept as the likely other side of a finding.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Who.
+    pub task: TaskId,
+    /// Where.
+    pub stack: StackId,
+}
+
+/// Closed windows and installs kept per inode: what a fault or an operation still in flight may
+/// turn out to have overlapped.
+const RECENT: usize = 64;
+
+/// A file.
+#[derive(Debug)]
+pub struct File {
+    /// Its identity.
+    pub meta: meta::Inode,
+    /// Its filesystem, if the trace watches its device.
+    pub filesystem: Option<FilesystemKind>,
+    /// Operations in flight.
+    operations: u32,
+    /// Faults in flight.
+    faults: u32,
+    /// Windows of operations that have not returned yet.
+    pub open: Vec<Window>,
+    /// Windows of operations that have, oldest first.
+    pub closed: VecDeque<Window>,
+    /// Translations installed, oldest first.
+    pub installs: VecDeque<Installed>,
+    /// Latest fault whose stack is known.
+    pub fault: Option<Sample>,
+    /// Latest extent change whose stack is known.
+    pub change: Option<Sample>,
+}
+
+impl File {
+    fn new(meta: meta::Inode, filesystem: Option<FilesystemKind>) -> Self {
+        Self {
+            meta,
+            filesystem,
+            operations: 0,
+            faults: 0,
+            open: Vec::new(),
+            closed: VecDeque::new(),
+            installs: VecDeque::new(),
+            fault: None,
+            change: None,
+        }
+    }
+
+    /// An operation begins.
+    pub fn begin_operation(&mut self) {
+        self.operations += 1;
+    }
+
+    /// An operation is over; without one, no install of the past matters any more.
+    pub fn end_operation(&mut self) {
+        self.operations = self.operations.saturating_sub(1);
+        if self.operations == 0 {
+            self.installs.clear();
+        }
+    }
+
+    /// A fault begins.
+    pub fn begin_fault(&mut self) {
+        self.faults += 1;
+    }
+
+    /// A fault is over; without one, no window of the past matters any more.
+    pub fn end_fault(&mut self) {
+        self.faults = self.faults.saturating_sub(1);
+        if self.faults == 0 {
+            self.closed.clear();
+        }
+    }
+
+    /// Keeps a closed window for faults still in flight.
+    pub fn keep_window(&mut self, window: Window) {
+        if self.faults == 0 {
+            return;
+        }
+        if self.closed.len() == RECENT {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(window);
+    }
+
+    /// Keeps an install for operations still in flight.
+    pub fn keep_install(&mut self, install: Installed) {
+        if self.operations == 0 {
+            return;
+        }
+        if self.installs.len() == RECENT {
+            self.installs.pop_front();
+        }
+        self.installs.push_back(install);
+    }
+
+    /// Windows that may overlap a span of time beginning at `from`, newest first.
+    pub fn windows_since(&self, from: Nanos) -> impl Iterator<Item = &Window> {
+        let closed = self
+            .closed
+            .iter()
+            .rev()
+            .take_while(move |window| window.end() >= from);
+        self.open.iter().rev().chain(closed)
+    }
+}
+
+/// Which file an address stands for, and from when.
+#[derive(Debug)]
+struct Address {
+    /// The version that answered last: from, until, which.
+    current: (u64, u64, InodeIndex),
+    /// Oldest first; never empty.
+    versions: Vec<(Nanos, InodeIndex)>,
+}
+
+impl Address {
+    fn at(&mut self, time: Nanos) -> InodeIndex {
+        let (from, until, index) = self.current;
+        if from <= time.0 && time.0 < until {
+            return index;
+        }
+        let next = self.versions.partition_point(|&(since, _)| since <= time);
+        // Before the first version: another task's record of the same file is on its way.
+        let chosen = next.saturating_sub(1);
+        let from = if chosen == 0 {
+            0
+        } else {
+            self.versions[chosen].0.0
+        };
+        let until = self
+            .versions
+            .get(chosen + 1)
+            .map_or(u64::MAX, |&(since, _)| since.0);
+        self.current = (from, until, self.versions[chosen].1);
+        self.current.2
+    }
+
+    fn insert(&mut self, since: Nanos, index: InodeIndex) {
+        let at = self.versions.partition_point(|&(known, _)| known <= since);
+        self.versions.insert(at, (since, index));
+        self.current = (1, 0, index);
+    }
+}
+
+/// The table of files.
+#[derive(Debug, Default)]
+pub struct Files {
+    files: Vec<File>,
+    addresses: Map<u64, Address>,
+    devices: Vec<(Device, FilesystemKind, String)>,
+    places: Vec<(FilesystemKind, i64, LockClass)>,
+}
+
+impl Files {
+    /// An empty table for the mounts and lock places of `header`.
+    pub fn new(header: &meta::Header) -> Self {
+        let devices = header
+            .mounts
+            .iter()
+            .map(|mount| (mount.device, mount.filesystem, mount.path.clone()))
+            .collect();
+        let places = header
+            .locks
+            .iter()
+            .map(|place| (place.filesystem, place.offset, place.class))
+            .collect();
+        Self {
+            devices,
+            places,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a file, unless its address stands for it already.
+    pub fn add(&mut self, inode: &meta::Inode) {
+        let InodeAddress(address) = inode.address;
+        if let Some(known) = self.addresses.get_mut(&address) {
+            let index = known.at(inode.since);
+            let file = &mut self.files[index.0 as usize].meta;
+            if (file.device, file.ino, file.generation)
+                == (inode.device, inode.ino, inode.generation)
+            {
+                file.dax = inode.dax;
+                file.path.clone_from(&inode.path);
+                return;
+            }
+        }
+        let index = InodeIndex(self.files.len() as u32);
+        let filesystem = self
+            .devices
+            .iter()
+            .find(|(device, ..)| *device == inode.device)
+            .map(|row| row.1);
+        self.files.push(File::new(inode.clone(), filesystem));
+        self.addresses
+            .entry(address)
+            .or_insert_with(|| Address {
+                current: (1, 0, index),
+                versions: Vec::new(),
+            })
+            .insert(inode.since, index);
+    }
+
+    /// The file that an address stands for at a time, if the trace introduced it.
+    pub fn at(&mut self, address: u64, time: Nanos) -> Option<InodeIndex> {
+        self.addresses.get_mut(&address).map(|known| known.at(time))
+    }
+
+    /// A file.
+    pub fn get(&self, index: InodeIndex) -> &File {
+        &self.files[index.0 as usize]
+    }
+
+    /// A file.
+    pub fn get_mut(&mut self, index: InodeIndex) -> &mut File {
+        &mut self.files[index.0 as usize]
+    }
+
+    /// Every file.
+    pub fn indexes(&self) -> impl ExactSizeIterator<Item = InodeIndex> + use<> {
+        (0..self.files.len() as u32).map(InodeIndex)
+    }
+
+    /// The class of the lock `offset` bytes from an inode.
+    pub fn lock_class(&self, index: InodeIndex, offset: i64) -> Option<LockClass> {
+        let filesystem = self.get(index).filesystem?;
+        self.places
+            .iter()
+            .find(|&&(kind, place, _)| kind == filesystem && place == offset)
+            .map(|&(.., class)| class)
+    }
+
+    /// Where the file is, as far as its names were known; empty if they were not.
+    pub fn path(&self, index: InodeIndex) -> String {
+        let file = self.get(index);
+        let below = file.meta.path.trim_start_matches('/');
+        if below.is_empty() {
+            return String::new();
+        }
+        let mount = self
+            .devices
+            .iter()
+            .find(|(device, ..)| *device == file.meta.device);
+        match mount {
+            Some((.., path)) => format!("{}/{below}", path.trim_end_matches('/')),
+            None => file.meta.path.clone(),
+        }
+    }
+
+    /// The bytes that a fault on a page of the file maps.
+    pub fn page(page: u64, pages: u64) -> ByteRange {
+        let first = crate::units::PageOffset(page - page % pages).byte();
+        ByteRange::new(first, pages << crate::units::PAGE_SHIFT)
+    }
+}

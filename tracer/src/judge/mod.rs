@@ -1,0 +1,131 @@
+//! The engine: events in merged time order go in, findings and coverage come out. Live and offline
+//! run the same code.
+//!
+//! Whether a task held a lock when it acted is read from that task's own program order. Clocks of
+//! different CPUs are compared only to raise a finding from `predicted` to `observed`. What would
+//! need a lost event is not judged; it is counted, and makes a verdict `inconclusive`.
+
+pub mod annotations;
+pub mod coverage;
+mod engine;
+pub mod finding;
+mod hash;
+mod inode;
+mod lockset;
+pub mod operations;
+pub mod report;
+pub mod rules;
+mod sentence;
+mod summary;
+mod task;
+pub mod text;
+mod window;
+
+use tracer_ebpf::Event;
+
+use crate::{
+    hooks::Effect,
+    judge::{engine::Engine, hash::Map, task::Tasks},
+    trace::meta,
+    units::HookId,
+};
+
+pub use report::{Report, Verdict};
+pub use window::CLOCK_SKEW_NS;
+
+/// Judges one run.
+///
+/// Memory grows with the tasks and files that the run met, not with its length.
+#[derive(Debug)]
+pub struct Judge {
+    tasks: Tasks,
+    engine: Engine,
+    /// What a hook's events mean, by hook id.
+    effects: Vec<Option<Effect>>,
+    names: Names,
+}
+
+/// Who is who, for the report.
+#[derive(Debug)]
+struct Names {
+    header: meta::Header,
+    /// By thread id: its owners, oldest first.
+    tasks: Map<u32, Vec<meta::Task>>,
+    losses: Vec<meta::Loss>,
+}
+
+impl Judge {
+    /// An engine for the plan, the mounts and the lock places that a trace's header names.
+    pub fn new(header: &meta::Header) -> Self {
+        let mut effects = Vec::new();
+        for hook in &header.hooks {
+            let HookId(id) = hook.id;
+            let id = usize::from(id);
+            if effects.len() <= id {
+                effects.resize(id + 1, None);
+            }
+            effects[id] = Some(hook.effect);
+        }
+        Self {
+            tasks: Tasks::default(),
+            engine: Engine::new(header),
+            effects,
+            names: Names {
+                header: header.clone(),
+                tasks: Map::default(),
+                losses: Vec::new(),
+            },
+        }
+    }
+
+    /// A file: from its `since` on, its address stands for it.
+    pub fn inode(&mut self, inode: &meta::Inode) {
+        self.engine.files.add(inode);
+    }
+
+    /// A task; the n-th one with a thread id is that id's n-th owner.
+    pub fn task(&mut self, task: &meta::Task) {
+        let owners = self.names.tasks.entry(task.tid.0).or_default();
+        if owners.last() != Some(task) {
+            owners.push(task.clone());
+        }
+    }
+
+    /// Events that are known to be missing.
+    pub fn loss(&mut self, loss: &meta::Loss) {
+        self.names.losses.push(*loss);
+    }
+
+    /// A record of `tid` that took number `seq` but comes as a table entry, not as an event.
+    pub fn skip(&mut self, tid: u32, seq: u32) {
+        let index = self.tasks.index(tid);
+        self.engine.sequence(self.tasks.get(index), seq);
+    }
+
+    /// The next event, which `cpu` recorded. Events of one task must come in its program order.
+    pub fn event(&mut self, cpu: u32, event: &Event) {
+        self.engine.events += 1;
+        let index = self.tasks.index_on(cpu, event.head.task);
+        let task = self.tasks.get(index);
+        self.engine.sequence(task, event.head.seq);
+        let effect = self
+            .effects
+            .get(usize::from(event.head.hook))
+            .copied()
+            .flatten();
+        if let Some(effect) = effect {
+            self.engine.event(task, effect, event);
+        }
+    }
+
+    /// What the run amounts to so far. Operations still open are not in it.
+    pub fn report(&self, footer: Option<&meta::Footer>, incomplete: Option<String>) -> Report {
+        summary::Summary::new(self, footer).report(incomplete)
+    }
+
+    /// What the run amounts to. `incomplete` says why the trace ends early, if it does.
+    pub fn finish(mut self, footer: Option<&meta::Footer>, incomplete: Option<String>) -> Report {
+        self.engine.close_all();
+        self.report(footer, incomplete)
+    }
+}

@@ -1,0 +1,313 @@
+//! What an entry point and its payload amount to: the operation's name and what it does to extents.
+
+use serde::{Serialize, Serializer};
+
+use crate::hooks::{Entry, Install};
+
+/// An operation or a fault, under the name that findings use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Operation {
+    /// FALLOC_FL_PUNCH_HOLE
+    PunchHole,
+    /// FALLOC_FL_ZERO_RANGE
+    ZeroRange,
+    /// FALLOC_FL_COLLAPSE_RANGE
+    CollapseRange,
+    /// FALLOC_FL_INSERT_RANGE
+    InsertRange,
+    /// FALLOC_FL_UNSHARE_RANGE
+    UnshareRange,
+    /// FALLOC_FL_WRITE_ZEROES
+    WriteZeroes,
+    /// fallocate(2) in mode 0 or with FALLOC_FL_KEEP_SIZE alone
+    Preallocate,
+    /// A size change: truncate(2), ftruncate(2), O_TRUNC
+    Truncate,
+    /// XFS_IOC_SWAPEXT
+    SwapExtents,
+    /// XFS_IOC_EXCHANGE_RANGE
+    ExchangeRange,
+    /// FICLONE, FICLONERANGE, copy_file_range(2)
+    Reflink,
+    /// FIDEDUPERANGE
+    Dedupe,
+    /// EXT4_IOC_SWAP_BOOT
+    SwapBoot,
+    /// `vm_ops.page_mkwrite`
+    PageMkwrite,
+    /// `vm_ops.pfn_mkwrite`
+    PfnMkwrite,
+    /// A store to a DAX mapping
+    DaxWriteFault,
+    /// A load from a DAX mapping
+    DaxReadFault,
+    /// A store to a page-cache mapping
+    WriteFault,
+    /// A load from a page-cache mapping
+    ReadFault,
+}
+
+/// A row of the table of operations.
+struct Row {
+    name: &'static str,
+    /// What it does to extents, as a past-tense verb phrase.
+    did: &'static str,
+    /// What becomes of the blocks that a fault may still find.
+    fate: &'static str,
+}
+
+const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
+    Row { name, did, fate }
+}
+
+impl Operation {
+    /// Every operation, in the order of the enum.
+    pub const ALL: [Self; 19] = [
+        Self::PunchHole,
+        Self::ZeroRange,
+        Self::CollapseRange,
+        Self::InsertRange,
+        Self::UnshareRange,
+        Self::WriteZeroes,
+        Self::Preallocate,
+        Self::Truncate,
+        Self::SwapExtents,
+        Self::ExchangeRange,
+        Self::Reflink,
+        Self::Dedupe,
+        Self::SwapBoot,
+        Self::PageMkwrite,
+        Self::PfnMkwrite,
+        Self::DaxWriteFault,
+        Self::DaxReadFault,
+        Self::WriteFault,
+        Self::ReadFault,
+    ];
+
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    fn row(self) -> Row {
+        const FREED: &str = "blocks that are being freed";
+        const SHIFTED: &str = "blocks that are moving to another offset";
+        const SWAPPED: &str = "blocks that are moving to another file";
+        const ZEROED: &str = "blocks that are being replaced by zeroes";
+        const SHARED: &str = "blocks that are being replaced by shared ones";
+        const STALE: &str = "blocks that are no longer the file's";
+        match self {
+            Self::PunchHole => row("fallocate/PUNCH_HOLE", "removed extents", FREED),
+            Self::ZeroRange => row("fallocate/ZERO_RANGE", "converted extents", ZEROED),
+            Self::CollapseRange => row("fallocate/COLLAPSE_RANGE", "shifted extents", SHIFTED),
+            Self::InsertRange => row("fallocate/INSERT_RANGE", "shifted extents", SHIFTED),
+            Self::UnshareRange => row("fallocate/UNSHARE_RANGE", "replaced extents", FREED),
+            Self::WriteZeroes => row("fallocate/WRITE_ZEROES", "replaced extents", ZEROED),
+            Self::Preallocate => row("fallocate/PREALLOCATE", "changed extents", STALE),
+            Self::Truncate => row("setattr/truncate", "removed extents", FREED),
+            Self::SwapExtents => row("XFS_IOC_SWAPEXT", "exchanged extents", SWAPPED),
+            Self::ExchangeRange => row("XFS_IOC_EXCHANGE_RANGE", "exchanged extents", SWAPPED),
+            Self::Reflink => row("FICLONERANGE", "replaced extents", SHARED),
+            Self::Dedupe => row("FIDEDUPERANGE", "replaced extents", SHARED),
+            Self::SwapBoot => row("EXT4_IOC_SWAP_BOOT", "exchanged extents", SWAPPED),
+            Self::PageMkwrite => row("page_mkwrite", "made writable", STALE),
+            Self::PfnMkwrite => row("pfn_mkwrite", "made writable", STALE),
+            Self::DaxWriteFault => row("dax-write-fault", "mapped", STALE),
+            Self::DaxReadFault => row("dax-read-fault", "mapped", STALE),
+            Self::WriteFault => row("write-fault", "mapped", STALE),
+            Self::ReadFault => row("read-fault", "mapped", STALE),
+        }
+    }
+
+    /// The name in findings.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// What it did, as a verb phrase that a byte range may follow.
+    pub fn did(self) -> &'static str {
+        self.row().did
+    }
+
+    /// What a fault that gets in would map.
+    pub fn fate(self) -> &'static str {
+        self.row().fate
+    }
+
+    /// True for page faults.
+    pub fn is_fault(self) -> bool {
+        self >= Self::PageMkwrite
+    }
+}
+
+impl Serialize for Operation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// Which inodes' extents inside EOF an operation removes, moves or converts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destroys {
+    /// None: it only adds (allocation in a hole, growth).
+    Nothing,
+    /// Every inode it concerns.
+    Every,
+    /// The second inode; the first if there is no second (source and destination are one file).
+    Destination,
+}
+
+/// `mode` bits of fallocate(2) that name an operation (include/uapi/linux/falloc.h).
+const FALLOCATE: [(u64, Operation); 6] = [
+    (0x02, Operation::PunchHole),
+    (0x10, Operation::ZeroRange),
+    (0x08, Operation::CollapseRange),
+    (0x20, Operation::InsertRange),
+    (0x40, Operation::UnshareRange),
+    (0x80, Operation::WriteZeroes),
+];
+
+/// `FAULT_FLAG_WRITE` (include/linux/mm_types.h).
+const FAULT_FLAG_WRITE: u64 = 1;
+
+/// What began at an entry point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// An operation on extents.
+    Change(Operation, Destroys),
+    /// A page fault.
+    Fault(Operation, FaultKind),
+}
+
+/// Names what begins at `entry` with payload `a` and `c`, on an inode of `size` bytes.
+pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
+    let write = c & FAULT_FLAG_WRITE != 0;
+    match entry {
+        Entry::Fallocate => FALLOCATE.iter().find(|(bit, _)| c & bit != 0).map_or(
+            Begun::Change(Operation::Preallocate, Destroys::Nothing),
+            |&(_, operation)| Begun::Change(operation, Destroys::Every),
+        ),
+        Entry::SetSize if a < size => Begun::Change(Operation::Truncate, Destroys::Every),
+        Entry::SetSize => Begun::Change(Operation::Truncate, Destroys::Nothing),
+        Entry::SwapExtents => Begun::Change(Operation::SwapExtents, Destroys::Every),
+        Entry::ExchangeRange => Begun::Change(Operation::ExchangeRange, Destroys::Every),
+        Entry::Reflink => Begun::Change(Operation::Reflink, Destroys::Destination),
+        Entry::Dedupe => Begun::Change(Operation::Dedupe, Destroys::Destination),
+        Entry::SwapBoot => Begun::Change(Operation::SwapBoot, Destroys::Every),
+        Entry::PageMkwrite => Begun::Fault(Operation::PageMkwrite, FaultKind::Mkwrite),
+        Entry::PfnMkwrite => Begun::Fault(Operation::PfnMkwrite, FaultKind::PteWrite),
+        Entry::Fault => match (dax, write) {
+            (true, true) => Begun::Fault(Operation::DaxWriteFault, FaultKind::PteWrite),
+            (true, false) => Begun::Fault(Operation::DaxReadFault, FaultKind::PteRead),
+            (false, true) => Begun::Fault(Operation::WriteFault, FaultKind::PteWrite),
+            (false, false) => Begun::Fault(Operation::ReadFault, FaultKind::PteRead),
+        },
+    }
+}
+
+/// How a fault maps, for coverage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum FaultKind {
+    /// A PTE that cannot write
+    PteRead,
+    /// A PTE that may write
+    PteWrite,
+    /// A page-cache page made writable
+    Mkwrite,
+    /// A PMD
+    Pmd,
+}
+
+impl FaultKind {
+    /// Every kind, in the order of the enum.
+    pub const ALL: [Self; 4] = [Self::PteRead, Self::PteWrite, Self::Mkwrite, Self::Pmd];
+
+    /// The name in coverage tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PteRead => "pte-read",
+            Self::PteWrite => "pte-write",
+            Self::Mkwrite => "mkwrite",
+            Self::Pmd => "pmd",
+        }
+    }
+}
+
+impl From<Install> for FaultKind {
+    fn from(install: Install) -> Self {
+        match install {
+            Install::PteRead => Self::PteRead,
+            Install::PteWrite => Self::PteWrite,
+            Install::Pmd => Self::Pmd,
+            Install::Mkwrite => Self::Mkwrite,
+        }
+    }
+}
+
+/// `VM_FAULT_*` (include/linux/mm_types.h).
+pub mod vm_fault {
+    /// VM_FAULT_ERROR: OOM, SIGBUS, SIGSEGV, HWPOISON, HWPOISON_LARGE, FALLBACK.
+    pub const ERROR: u64 = 0x1 | 0x2 | 0x40 | 0x10 | 0x20 | 0x800;
+    /// The translation is in place, or nothing needs to be done.
+    pub const NOPAGE: u64 = 0x100;
+    /// The folio is returned locked, for the caller to map.
+    pub const LOCKED: u64 = 0x200;
+    /// The fault starts over.
+    pub const RETRY: u64 = 0x400;
+}
+
+/// True if a hit of an install hook that returned `value` left a translation behind.
+///
+/// `vmf_insert_*` say VM_FAULT_NOPAGE on success; `page_mkwrite` helpers say it when the folio was
+/// truncated meanwhile.
+pub fn installed(install: Install, value: u64) -> bool {
+    match install {
+        Install::Mkwrite => value & (vm_fault::ERROR | vm_fault::NOPAGE | vm_fault::RETRY) == 0,
+        Install::PteRead | Install::PteWrite | Install::Pmd => {
+            value & vm_fault::NOPAGE != 0 && value & vm_fault::ERROR == 0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_operations_is_in_enum_order() {
+        for (index, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(operation as usize, index);
+        }
+    }
+
+    #[test]
+    fn fallocate_modes_with_keep_size_are_named_by_what_they_do() {
+        assert_eq!(
+            begun(Entry::Fallocate, 0, 0x03, 0, false),
+            Begun::Change(Operation::PunchHole, Destroys::Every)
+        );
+        assert_eq!(
+            begun(Entry::Fallocate, 0, 0x01, 0, false),
+            Begun::Change(Operation::Preallocate, Destroys::Nothing)
+        );
+    }
+
+    #[test]
+    fn only_a_smaller_size_destroys() {
+        let destroys = |new| match begun(Entry::SetSize, new, 0, 4096, false) {
+            Begun::Change(_, destroys) => destroys,
+            Begun::Fault(..) => unreachable!(),
+        };
+        assert_eq!(destroys(4095), Destroys::Every);
+        assert_eq!(destroys(4096), Destroys::Nothing);
+    }
+
+    #[test]
+    fn a_negative_errno_is_no_install() {
+        assert!(!installed(Install::Mkwrite, -14i32 as u32 as u64));
+        assert!(installed(Install::Mkwrite, vm_fault::LOCKED));
+        assert!(!installed(Install::PteRead, 0));
+        assert!(!installed(Install::Pmd, 0x800));
+    }
+}

@@ -1,0 +1,320 @@
+//! The rules: what must hold at each act, and the kind of finding when it does not.
+
+use serde::Serialize;
+
+use crate::{
+    hooks::{Effect, Entry, LockAction, Mode},
+    judge::lockset::Hold,
+};
+
+/// A finding's stable name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Extents inside EOF changed with the exclusion lock not held at all.
+    OpUnprotected,
+    /// A translation installed without the exclusion lock.
+    FaultUnprotected,
+    /// The right lock in a mode that does not keep faults out.
+    WrongMode,
+    /// The exclusion lock of another inode of the operation only.
+    PartialLock,
+    /// Taken after the invalidation, or dropped before the change.
+    ScopeGap,
+    /// Released and retaken between invalidation and change.
+    StaleAfterRelock,
+    /// Still held when the operation returned, or released in another mode.
+    LockLeak,
+}
+
+/// What a rule says and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// The kind of finding.
+    pub kind: Kind,
+    /// Its name in findings.
+    pub name: &'static str,
+    /// What is wrong, in a sentence.
+    pub summary: &'static str,
+    /// Where the kernel says so.
+    pub source: &'static str,
+}
+
+/// Every rule.
+pub const RULES: [Rule; 7] = [
+    Rule {
+        kind: Kind::OpUnprotected,
+        name: "op-unprotected",
+        summary: "Extents inside EOF are removed, moved or converted without the exclusion lock.",
+        source: "mm/filemap.c head comment (i_rwsem, invalidate_lock); fs/xfs/xfs_file.c above \
+                 __xfs_filemap_fault; Documentation/filesystems/locking.rst, invalidate_lock",
+    },
+    Rule {
+        kind: Kind::FaultUnprotected,
+        name: "fault-unprotected",
+        summary: "A translation is installed without the exclusion lock, at least shared.",
+        source: "fs/ext4/file.c:ext4_dax_huge_fault; fs/xfs/xfs_file.c:xfs_dax_read_fault, \
+                 xfs_write_fault; fs/ext4/inode.c:ext4_page_mkwrite",
+    },
+    Rule {
+        kind: Kind::WrongMode,
+        name: "wrong-mode",
+        summary: "The exclusion lock is held shared where extents change; faults hold it shared too.",
+        source: "fs/xfs/xfs_inode.c above xfs_ilock; fs/xfs/xfs_iops.c:xfs_setattr_size asserts \
+                 XFS_MMAPLOCK_EXCL",
+    },
+    Rule {
+        kind: Kind::PartialLock,
+        name: "partial-lock",
+        summary: "Of an operation's two inodes only one is locked against page faults.",
+        source: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents; mm/filemap.c:filemap_invalidate_lock_two",
+    },
+    Rule {
+        kind: Kind::ScopeGap,
+        name: "scope-gap",
+        summary: "The exclusion lock is taken after the invalidation or dropped before the change.",
+        source: "fs/ext4/extents.c:ext4_collapse_range, comment above the page-cache drop",
+    },
+    Rule {
+        kind: Kind::StaleAfterRelock,
+        name: "stale-after-relock",
+        summary: "The exclusion lock is released and retaken between invalidation and change.",
+        source: "fs/dax.c:dax_layout_busy_page_range: whoever drops the lock must scan again",
+    },
+    Rule {
+        kind: Kind::LockLeak,
+        name: "lock-leak",
+        summary: "An operation returns with a lock that it took, or releases it in another mode.",
+        source: "kernel/locking/rwsem.c: up_read and up_write pair with their acquisitions",
+    },
+];
+
+impl Kind {
+    /// The rule.
+    pub fn rule(self) -> &'static Rule {
+        &RULES[self as usize]
+    }
+
+    /// The name in findings.
+    pub fn name(self) -> &'static str {
+        self.rule().name
+    }
+}
+
+/// How the exclusion lock was found, in place of how it should have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Observed {
+    /// Not held.
+    Unheld,
+    /// Held shared.
+    Shared,
+    /// Not held, but another inode's is.
+    OtherInode,
+    /// Held now, not at the invalidation before.
+    TakenAfterInvalidation,
+    /// Held before, not now.
+    DroppedBefore,
+    /// Held now and before, not in between.
+    Retaken,
+    /// Still held in this mode at the end.
+    StillHeld(Mode),
+    /// Held in the first mode, released in the second.
+    ReleasedAs(Mode, Mode),
+}
+
+impl Observed {
+    /// The words in findings.
+    pub fn text(self) -> String {
+        match self {
+            Self::Unheld => "none".to_owned(),
+            Self::Shared => "SHARED".to_owned(),
+            Self::OtherInode => "EXCL on the other inode only".to_owned(),
+            Self::TakenAfterInvalidation => "taken after the invalidation".to_owned(),
+            Self::DroppedBefore => "released before the act".to_owned(),
+            Self::Retaken => "released and retaken after the invalidation".to_owned(),
+            Self::StillHeld(mode) => format!("{} still held", mode.name()),
+            Self::ReleasedAs(held, released) => {
+                format!("held {}, released {}", held.name(), released.name())
+            }
+        }
+    }
+}
+
+/// What the task's own program order says about the exclusion lock around a change of extents.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChangeFacts {
+    /// The hold at the change.
+    pub now: Option<Hold>,
+    /// The hold at the last invalidation that overlaps it, if there was such an invalidation.
+    pub invalidation: Option<Option<Hold>>,
+    /// An earlier change of the operation on this inode came under an exclusive hold.
+    pub changed_exclusively: bool,
+    /// The lock of another inode of the operation is held exclusively.
+    pub other_inode: bool,
+}
+
+/// Judges a change of extents inside EOF.
+pub fn change(facts: ChangeFacts) -> Option<(Kind, Observed)> {
+    let invalidated_under = facts.invalidation.flatten().filter(|hold| hold.excludes());
+    match (facts.now, facts.invalidation) {
+        (Some(now), Some(_)) if now.excludes() => match invalidated_under {
+            Some(then) if then.number == now.number => None,
+            Some(_) => Some((Kind::StaleAfterRelock, Observed::Retaken)),
+            None => Some((Kind::ScopeGap, Observed::TakenAfterInvalidation)),
+        },
+        (Some(now), None) if now.excludes() => None,
+        (Some(_), _) => Some((Kind::WrongMode, Observed::Shared)),
+        (None, _) if invalidated_under.is_some() || facts.changed_exclusively => {
+            Some((Kind::ScopeGap, Observed::DroppedBefore))
+        }
+        (None, _) if facts.other_inode => Some((Kind::PartialLock, Observed::OtherInode)),
+        (None, _) => Some((Kind::OpUnprotected, Observed::Unheld)),
+    }
+}
+
+/// At which event a lowered `i_size` was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeenAt {
+    /// At the teardown that follows it at once (mm/truncate.c:truncate_setsize): what is held here
+    /// was held when it happened.
+    Teardown,
+    /// At any other event: it may have happened under any lock held since the last one.
+    Later,
+}
+
+/// What the task's own program order says about the exclusion lock around a lowered `i_size`.
+#[derive(Clone, Copy, Debug)]
+pub struct SizeFacts {
+    /// Where it was seen.
+    pub seen: SeenAt,
+    /// The hold where it was seen.
+    pub now: Option<Hold>,
+    /// The strongest mode in which the lock was held since the last event with the old size.
+    pub since: Option<Mode>,
+    /// The cut-off bytes were torn down under an exclusive hold earlier in the operation.
+    pub torn_down: bool,
+    /// The lock of another inode of the operation is held exclusively.
+    pub other_inode: bool,
+}
+
+/// Judges a lowered `i_size`: faults check it under the lock, so it must fall under the lock.
+pub fn size_lowered(facts: SizeFacts) -> Option<(Kind, Observed)> {
+    let mode = match facts.seen {
+        SeenAt::Teardown => facts.now.map(|hold| hold.mode),
+        SeenAt::Later => facts.now.map(|hold| hold.mode).max(facts.since),
+    };
+    match mode {
+        Some(Mode::Excl) => None,
+        Some(Mode::Shared) => Some((Kind::WrongMode, Observed::Shared)),
+        None if facts.torn_down => Some((Kind::ScopeGap, Observed::DroppedBefore)),
+        None if facts.other_inode => Some((Kind::PartialLock, Observed::OtherInode)),
+        None => Some((Kind::OpUnprotected, Observed::Unheld)),
+    }
+}
+
+/// Judges the install of a translation.
+pub fn install(now: Option<Hold>, held_earlier: bool) -> Option<(Kind, Observed)> {
+    match now {
+        Some(_) => None,
+        None if held_earlier => Some((Kind::FaultUnprotected, Observed::DroppedBefore)),
+        None => Some((Kind::FaultUnprotected, Observed::Unheld)),
+    }
+}
+
+/// True if a verdict needs hooks with this effect.
+///
+/// Operations that some kernels lack, the contended path and the end of a task are no loss: what
+/// they would have shown cannot happen, or only counts.
+pub fn needed(effect: Effect) -> bool {
+    match effect {
+        Effect::Enter(entry) | Effect::Leave(entry) => {
+            !matches!(entry, Entry::ExchangeRange | Entry::SwapBoot)
+        }
+        Effect::Lock(LockAction::Wait) | Effect::TaskExit => false,
+        Effect::Lock(_)
+        | Effect::Invalidate(_)
+        | Effect::LayoutScan(_)
+        | Effect::ChangeExtents(_)
+        | Effect::Install(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Nanos;
+
+    fn hold(number: u32, mode: Mode) -> Hold {
+        Hold {
+            number,
+            mode,
+            since: Nanos(0),
+        }
+    }
+
+    #[test]
+    fn the_table_of_rules_is_in_enum_order() {
+        for (index, rule) in RULES.iter().enumerate() {
+            assert_eq!(rule.kind as usize, index);
+            assert_eq!(serde_json::to_value(rule.kind).unwrap(), rule.name);
+        }
+    }
+
+    #[test]
+    fn a_change_is_judged_by_the_last_invalidation() {
+        let excl = |number| Some(hold(number, Mode::Excl));
+        let judge = |now, invalidation| {
+            change(ChangeFacts {
+                now,
+                invalidation,
+                ..ChangeFacts::default()
+            })
+            .map(|(kind, _)| kind)
+        };
+        assert_eq!(judge(excl(1), Some(excl(1))), None);
+        assert_eq!(judge(excl(1), None), None);
+        assert_eq!(judge(excl(2), Some(excl(1))), Some(Kind::StaleAfterRelock));
+        assert_eq!(judge(excl(2), Some(None)), Some(Kind::ScopeGap));
+        assert_eq!(judge(None, Some(excl(1))), Some(Kind::ScopeGap));
+        assert_eq!(judge(None, Some(None)), Some(Kind::OpUnprotected));
+        assert_eq!(judge(None, None), Some(Kind::OpUnprotected));
+        assert_eq!(
+            judge(Some(hold(1, Mode::Shared)), Some(excl(1))),
+            Some(Kind::WrongMode)
+        );
+    }
+
+    #[test]
+    fn the_other_inodes_lock_makes_it_partial_only_if_this_one_was_never_held() {
+        let facts = ChangeFacts {
+            other_inode: true,
+            ..ChangeFacts::default()
+        };
+        assert_eq!(change(facts).map(|found| found.0), Some(Kind::PartialLock));
+        let facts = ChangeFacts {
+            changed_exclusively: true,
+            ..facts
+        };
+        assert_eq!(change(facts).map(|found| found.0), Some(Kind::ScopeGap));
+    }
+
+    #[test]
+    fn a_size_seen_lower_only_later_may_have_fallen_under_a_released_lock() {
+        let facts = SizeFacts {
+            seen: SeenAt::Later,
+            now: None,
+            since: Some(Mode::Excl),
+            torn_down: false,
+            other_inode: false,
+        };
+        assert_eq!(size_lowered(facts), None);
+        let facts = SizeFacts {
+            seen: SeenAt::Teardown,
+            ..facts
+        };
+        assert_eq!(
+            size_lowered(facts).map(|found| found.0),
+            Some(Kind::OpUnprotected)
+        );
+    }
+}

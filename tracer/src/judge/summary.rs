@@ -1,0 +1,384 @@
+//! From the engine's state to a report: names, losses, missing hooks, the verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    hooks::{Effect, LockAction, Mode},
+    judge::{
+        Judge,
+        annotations::{self, ANNOTATIONS, Version},
+        finding::{
+            Act, Expected, Finding, FindingStack, FindingTask, LockHeld, Party, Range, Record, Role,
+        },
+        report::{Annotated, HookReport, Report, SCHEMA, Totals, Verdict},
+        rules::{self, Kind},
+        sentence::Facts,
+        task::TaskId,
+    },
+    trace::meta::{self, LossCause},
+    units::{HookId, Nanos},
+};
+
+/// What a report is made from.
+pub struct Summary<'a> {
+    judge: &'a Judge,
+    hooks: &'a [meta::PlannedHook],
+    footer: Option<&'a meta::Footer>,
+}
+
+impl<'a> Summary<'a> {
+    /// Of the engine's state now.
+    pub fn new(judge: &'a Judge, footer: Option<&'a meta::Footer>) -> Self {
+        Self {
+            judge,
+            hooks: &judge.names.header.hooks,
+            footer,
+        }
+    }
+
+    /// The report.
+    pub fn report(&self, incomplete: Option<String>) -> Report {
+        let engine = &self.judge.engine;
+        let header = &self.judge.names.header;
+        let mut reasons = Vec::new();
+        let mut unjudged = engine.unjudged.total();
+
+        let missing = self.missing_groups();
+        for (group, error) in &missing {
+            reasons.push(format!(
+                "no hook of group {group} could be attached: {error}"
+            ));
+        }
+        let blind = self.blind_to_locks(&missing);
+
+        let kernel = Version::of_kernel(&header.kernel, &header.build);
+        let (mut findings, mut annotated) = (Vec::new(), Vec::new());
+        for record in engine.findings.iter() {
+            if blind || self.may_be_a_miss(record) {
+                unjudged += record.count;
+                continue;
+            }
+            let finding = self.finding(record);
+            let subject = annotations::Subject {
+                kind: finding.kind,
+                filesystem: finding.filesystem,
+                operation: finding.operation,
+                target: &finding.target,
+                kernel,
+            };
+            match annotations::find(ANNOTATIONS, subject) {
+                Some(known) => annotated.push(Annotated {
+                    finding,
+                    argument: known.argument,
+                }),
+                None => findings.push(finding),
+            }
+        }
+
+        let totals = self.totals();
+        let reported: u64 = self.judge.names.losses.iter().map(|loss| loss.count).sum();
+        let lost = reported.max(engine.missing);
+        if lost > 0 {
+            reasons.push(format!("{lost} events were lost{}", self.causes()));
+        }
+        if unjudged > 0 {
+            reasons.push(self.unjudged_reason(unjudged));
+        }
+        if let Some(why) = &incomplete {
+            reasons.push(format!("the trace is incomplete: {why}"));
+        }
+        if totals.windows == 0 {
+            reasons.push("no operation opened a window".to_owned());
+        }
+        if totals.installs == 0 {
+            reasons.push("no page fault installed a translation".to_owned());
+        }
+        let verdict = match (findings.is_empty(), reasons.is_empty()) {
+            (false, _) => Verdict::Findings,
+            (true, true) => Verdict::Clean,
+            (true, false) => Verdict::Inconclusive,
+        };
+        Report {
+            schema: SCHEMA,
+            verdict,
+            reasons,
+            kernel: header.kernel.clone(),
+            events: engine.events,
+            lost,
+            incomplete,
+            unjudged,
+            hooks: self.hooks(),
+            coverage: engine.coverage.rows(),
+            totals,
+            findings,
+            annotated,
+        }
+    }
+
+    /// Groups that a verdict needs and of which no row was attached, with one row's error.
+    fn missing_groups(&self) -> BTreeMap<&'a str, &'a str> {
+        let mounted: BTreeSet<_> = self
+            .judge
+            .names
+            .header
+            .mounts
+            .iter()
+            .map(|mount| mount.filesystem)
+            .collect();
+        let attached: BTreeSet<&str> = self
+            .hooks
+            .iter()
+            .filter(|hook| hook.attached.is_ok())
+            .map(|hook| hook.group.as_str())
+            .collect();
+        let mut missing = BTreeMap::new();
+        for hook in self.hooks {
+            if let Err(error) = &hook.attached
+                && !attached.contains(hook.group.as_str())
+                && rules::needed(hook.effect)
+                && hook
+                    .filesystem
+                    .is_none_or(|filesystem| mounted.contains(&filesystem))
+            {
+                missing.entry(hook.group.as_str()).or_insert(error.as_str());
+            }
+        }
+        missing
+    }
+
+    /// True if some way to take or release a lock was not watched: then "not held" means nothing.
+    fn blind_to_locks(&self, missing: &BTreeMap<&str, &str>) -> bool {
+        self.hooks.iter().any(|hook| {
+            missing.contains_key(hook.group.as_str())
+                && matches!(hook.effect, Effect::Lock(action) if action != LockAction::Wait)
+        })
+    }
+
+    /// True if lost hits of single programs, which leave no gap in a task's sequence, can explain
+    /// every occurrence.
+    fn may_be_a_miss(&self, record: &Record) -> bool {
+        let overlaps =
+            |loss: &&meta::Loss, &(from, to): &(Nanos, Nanos)| loss.from <= to && from <= loss.to;
+        let missed: Vec<_> = self
+            .judge
+            .names
+            .losses
+            .iter()
+            .filter(|loss| loss.cause == LossCause::Missed)
+            .collect();
+        // One missed hit spoils one operation; more occurrences than misses are no accident.
+        let explained: u64 = missed
+            .iter()
+            .filter(|loss| record.times.iter().any(|time| overlaps(loss, time)))
+            .map(|loss| loss.count)
+            .sum();
+        explained >= record.count
+            && record
+                .times
+                .iter()
+                .all(|time| missed.iter().any(|loss| overlaps(loss, time)))
+    }
+
+    fn causes(&self) -> String {
+        let mut causes = BTreeSet::new();
+        for loss in &self.judge.names.losses {
+            causes.insert(match loss.cause {
+                LossCause::Ring => "ring buffer full",
+                LossCause::Tasks => "task table full",
+                LossCause::Scope => "too many operations or inodes open in a task",
+                LossCause::Missed => "programs that the kernel skipped",
+                LossCause::Corrupt => "damaged parts of the trace",
+            });
+        }
+        if causes.is_empty() {
+            return String::new();
+        }
+        format!(" ({})", causes.into_iter().collect::<Vec<_>>().join(", "))
+    }
+
+    fn unjudged_reason(&self, unjudged: u64) -> String {
+        let causes = self.judge.engine.unjudged;
+        let told: Vec<_> = [
+            (causes.gap, "after a gap in their task's events"),
+            (causes.overflow, "in operations nested too deeply"),
+            (causes.inode, "on files that the trace does not name"),
+            (
+                unjudged - causes.total(),
+                "where lock events may be missing",
+            ),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, why)| format!("{count} {why}"))
+        .collect();
+        format!("acts could not be judged: {}", told.join(", "))
+    }
+
+    fn totals(&self) -> Totals {
+        let engine = &self.judge.engine;
+        let rows = engine.coverage.rows();
+        let inodes = engine.files.indexes();
+        Totals {
+            tasks: self.judge.tasks.len() as u64,
+            inodes: inodes.len() as u64,
+            dax_inodes: inodes
+                .filter(|&index| engine.files.get(index).meta.dax)
+                .count() as u64,
+            faults: engine.coverage.faults(),
+            installs: engine.coverage.installs(),
+            windows: engine.coverage.windows(),
+            met: rows.iter().map(|row| row.met).sum(),
+            held_off: rows.iter().map(|row| row.held_off).sum(),
+            locks: engine.coverage.locks(),
+        }
+    }
+
+    fn hooks(&self) -> Vec<HookReport> {
+        let runs: BTreeMap<_, _> = self
+            .footer
+            .map(|footer| footer.runs.iter().copied().collect())
+            .unwrap_or_default();
+        self.hooks
+            .iter()
+            .map(|hook| HookReport {
+                id: hook.id,
+                target: hook.target.clone(),
+                group: hook.group.clone(),
+                mechanism: hook
+                    .attached
+                    .as_ref()
+                    .ok()
+                    .map(|mechanism| mechanism.name()),
+                error: hook.attached.as_ref().err().cloned(),
+                runs: runs.get(&hook.id).copied(),
+            })
+            .collect()
+    }
+
+    fn target(&self, id: HookId) -> String {
+        self.hooks
+            .iter()
+            .find(|hook| hook.id == id)
+            .map(|hook| hook.target.clone())
+            .unwrap_or_default()
+    }
+
+    fn who(&self, task: TaskId) -> Option<&meta::Task> {
+        let owners = self.judge.names.tasks.get(&task.tid.0)?;
+        owners.get(task.reuse as usize).or_else(|| owners.last())
+    }
+
+    fn party(&self, party: &Party) -> FindingTask {
+        let who = self.who(party.task);
+        FindingTask {
+            tid: party.task.tid,
+            pid: who.map(|who| who.pid),
+            name: who.map(|who| who.name.clone()).unwrap_or_default(),
+            role: party.role.text(),
+            sampled: matches!(party.role, Role::SampledFault | Role::SampledChange),
+        }
+    }
+
+    /// A stack of the other side from another time, for findings of which only one side was seen.
+    fn sampled(&self, record: &Record) -> Option<Party> {
+        let engine = &self.judge.engine;
+        let file = engine.files.get(record.witness.inode);
+        let (sample, role) = match record.key.kind {
+            Kind::LockLeak => return None,
+            Kind::FaultUnprotected => {
+                let anywhere = engine.changes[record.key.filesystem as usize];
+                (file.change.or(anywhere)?, Role::SampledChange)
+            }
+            _ => (file.fault?, Role::SampledFault),
+        };
+        Some(Party {
+            task: sample.task,
+            role,
+            stack: Some(sample.stack),
+        })
+    }
+
+    fn finding(&self, record: &Record) -> Finding {
+        let engine = &self.judge.engine;
+        let witness = &record.witness;
+        let key = record.key;
+        let file = &engine.files.get(witness.inode).meta;
+        let path = engine.files.path(witness.inode);
+        let clipped = witness.range.below(witness.size);
+        let range = Range {
+            offset: clipped.start,
+            length: clipped.end.saturating_sub(clipped.start),
+        };
+        let other = witness.other.or_else(|| self.sampled(record));
+        let parties: Vec<_> = std::iter::once(witness.actor).chain(other).collect();
+        let tasks: Vec<_> = parties.iter().map(|party| self.party(party)).collect();
+        let named = if path.is_empty() {
+            file.ino.to_string()
+        } else {
+            format!("{} ({path})", file.ino)
+        };
+        let met = witness.other.map(|other| {
+            let name = self.who(other.task).map_or("task", |who| who.name.as_str());
+            match other.role {
+                Role::Actor(operation) | Role::Overlapped(operation) => {
+                    format!("{name}/{}, {}", other.task.tid, operation.name())
+                }
+                Role::SampledFault | Role::SampledChange => {
+                    format!("{name}/{}", other.task.tid)
+                }
+            }
+        });
+        let facts = Facts {
+            key,
+            act: witness.act,
+            range,
+            inode: &named,
+            met: met.as_deref(),
+        };
+        Finding {
+            kind: key.kind,
+            strength: record.strength,
+            filesystem: key.filesystem,
+            operation: key.operation,
+            inode: file.ino,
+            path,
+            range,
+            locks_held: witness
+                .locks
+                .iter()
+                .map(|lock| LockHeld {
+                    class: lock.class.name(),
+                    mode: lock.mode,
+                    inode: engine.files.get(lock.inode).meta.ino,
+                    task: lock.task.tid,
+                    held_ns: lock.held_ns,
+                })
+                .collect(),
+            expected: Expected {
+                class: key.class.name(),
+                mode: match (key.kind, witness.act) {
+                    (Kind::LockLeak, _) => None,
+                    (_, Act::Install | Act::Mkwrite) => Some(Mode::Shared),
+                    _ => Some(Mode::Excl),
+                },
+            },
+            observed: key.observed.text(),
+            target: self.target(key.hook),
+            tasks,
+            stacks: parties
+                .iter()
+                .filter_map(|party| {
+                    party.stack.map(|id| FindingStack {
+                        task: party.task.tid,
+                        role: party.role.text(),
+                        id,
+                        frames: Vec::new(),
+                    })
+                })
+                .collect(),
+            sentence: facts.sentence(),
+            count: record.count,
+            time_ns: witness.time,
+        }
+    }
+}

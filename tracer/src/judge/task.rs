@@ -1,0 +1,327 @@
+//! What one task is doing: its open operations and faults, and the locks that it holds.
+
+use crate::{
+    hooks::{Entry, Mode},
+    judge::{
+        hash::Map,
+        inode::InodeIndex,
+        lockset::{Hold, LockSet},
+        operations::{Destroys, FaultKind, Operation},
+        rules::Kind,
+        window::{FindingIndex, ScopeId},
+    },
+    units::{ByteRange, Nanos, StackId, Tid},
+};
+
+/// A thread id, and how many threads had it before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId {
+    /// Thread.
+    pub tid: Tid,
+    /// Earlier owners of the id.
+    pub reuse: u32,
+}
+
+/// Why a task's state is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// Its operation began before every hook was in place; nothing was promised about it.
+    BeforeStart,
+    /// A record is missing.
+    Gap,
+    /// It had more operations or inodes open than the kernel side can hold.
+    Overflow,
+    /// Its operation concerns an inode that the trace does not name.
+    Inode,
+}
+
+/// An invalidation within an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Invalidation {
+    /// What it tore down.
+    pub range: ByteRange,
+    /// When it began.
+    pub time: Nanos,
+    /// The exclusion lock at that moment.
+    pub hold: Option<Hold>,
+    /// It was a layout scan.
+    pub scan: bool,
+}
+
+/// Invalidations remembered per operation and inode; older ones are forgotten, which can only
+/// silence a rule.
+const INVALIDATIONS: usize = 64;
+
+/// A rule that the operation broke on one inode; said once per operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Reported {
+    /// Which rule.
+    pub kind: Kind,
+    /// Its finding.
+    pub finding: FindingIndex,
+}
+
+/// One inode of an operation.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Address of the `struct inode`.
+    pub address: u64,
+    /// The file.
+    pub inode: InodeIndex,
+    /// Its size when the operation began, bytes.
+    pub entry_size: u64,
+    /// Its size at the last event, while this task keeps others from changing it.
+    pub last_size: Option<u64>,
+    /// The exclusion lock's strongest mode since that event.
+    pub since_size: Option<Mode>,
+    /// i_rwsem changed hands within the operation.
+    pub rwsem_cycled: bool,
+    /// Newest last.
+    invalidations: Vec<Invalidation>,
+    /// A change came under an exclusive hold.
+    pub changed_exclusively: bool,
+    /// It has a window.
+    pub window: bool,
+    /// What was found.
+    pub reported: Vec<Reported>,
+}
+
+impl Subject {
+    /// An inode as its operation meets it; `stable` if nobody else can change its size.
+    pub fn new(address: u64, inode: InodeIndex, size: u64, stable: bool) -> Self {
+        Self {
+            address,
+            inode,
+            entry_size: size,
+            last_size: stable.then_some(size),
+            since_size: None,
+            rwsem_cycled: false,
+            invalidations: Vec::new(),
+            changed_exclusively: false,
+            window: false,
+            reported: Vec::new(),
+        }
+    }
+
+    /// Remembers an invalidation; those that it repeats are forgotten.
+    pub fn invalidated(&mut self, new: Invalidation) {
+        self.invalidations
+            .retain(|old| old.range.start < new.range.start || old.range.end > new.range.end);
+        if self.invalidations.len() == INVALIDATIONS {
+            self.invalidations.remove(0);
+        }
+        self.invalidations.push(new);
+    }
+
+    /// The last invalidation that overlaps `range`.
+    pub fn last_invalidation(&self, range: ByteRange) -> Option<&Invalidation> {
+        self.invalidations
+            .iter()
+            .rev()
+            .find(|invalidation| invalidation.range.overlaps(range))
+    }
+
+    /// True if some of `range` was torn down, not merely scanned, under an exclusive hold.
+    pub fn torn_down(&self, range: ByteRange) -> bool {
+        self.invalidations.iter().any(|invalidation| {
+            !invalidation.scan
+                && invalidation.range.overlaps(range)
+                && invalidation.hold.is_some_and(Hold::excludes)
+        })
+    }
+}
+
+/// An operation on extents.
+#[derive(Clone, Debug)]
+pub struct ChangeScope {
+    /// Which one.
+    pub id: ScopeId,
+    /// Where it began.
+    pub entry: Entry,
+    /// What it is.
+    pub operation: Operation,
+    /// What it destroys.
+    pub destroys: Destroys,
+    /// When it began.
+    pub entered: Nanos,
+    /// The inode, and for swaps and remaps the other one.
+    pub subjects: (Subject, Option<Subject>),
+}
+
+impl ChangeScope {
+    /// The subject at an address.
+    pub fn subject(&self, address: u64) -> Option<&Subject> {
+        match &self.subjects {
+            (first, _) if first.address == address => Some(first),
+            (_, Some(second)) if second.address == address => Some(second),
+            _ => None,
+        }
+    }
+
+    /// The subject at an address.
+    pub fn subject_mut(&mut self, address: u64) -> Option<&mut Subject> {
+        match &mut self.subjects {
+            (first, _) if first.address == address => Some(first),
+            (_, Some(second)) if second.address == address => Some(second),
+            _ => None,
+        }
+    }
+
+    /// Every subject.
+    pub fn iter(&self) -> impl Iterator<Item = &Subject> {
+        std::iter::once(&self.subjects.0).chain(&self.subjects.1)
+    }
+
+    /// True if extents of the inode at an address are at stake.
+    pub fn destroys(&self, address: u64) -> bool {
+        match (self.destroys, &self.subjects.1) {
+            (Destroys::Nothing, _) => false,
+            (Destroys::Every, _) | (Destroys::Destination, None) => true,
+            (Destroys::Destination, Some(second)) => second.address == address,
+        }
+    }
+}
+
+/// A page fault.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultScope {
+    /// What it is.
+    pub operation: Operation,
+    /// How it maps; a PMD shows only when it is installed.
+    pub kind: FaultKind,
+    /// Address of the `struct inode`.
+    pub address: u64,
+    /// The file.
+    pub inode: InodeIndex,
+    /// When it began.
+    pub entered: Nanos,
+    /// Page offset in the file.
+    pub page: u64,
+    /// The stack taken when it began.
+    pub stack: Option<StackId>,
+    /// When it began to wait for the exclusion lock, if it still does.
+    pub waiting: Option<Nanos>,
+    /// Its longest wait: from, to.
+    pub waited: Option<(Nanos, Nanos)>,
+    /// The exclusion lock was held at some time.
+    pub locked: bool,
+    /// It installed a translation.
+    pub installed: bool,
+    /// It broke a rule already.
+    pub reported: bool,
+}
+
+/// Something that a task has open.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// An operation on extents.
+    Change(Box<ChangeScope>),
+    /// A page fault.
+    Fault(FaultScope),
+    /// A part of what the nearest scope below does: ext4_dax_fault calls ext4_dax_huge_fault.
+    Part,
+}
+
+/// A task.
+#[derive(Debug)]
+pub struct Task {
+    /// Who.
+    pub id: TaskId,
+    /// The next record's number.
+    pub expected: u32,
+    /// Why its state is not known, if it is not.
+    pub unknown: Option<Unknown>,
+    /// Innermost last.
+    pub scopes: Vec<(Entry, Scope)>,
+    /// What it holds.
+    pub locks: LockSet,
+}
+
+impl Task {
+    fn new(tid: Tid) -> Self {
+        Self {
+            id: TaskId { tid, reuse: 0 },
+            expected: 0,
+            unknown: None,
+            scopes: Vec::with_capacity(4),
+            locks: LockSet::default(),
+        }
+    }
+
+    /// The file at an address, if an open scope concerns it.
+    pub fn concerned(&self, address: u64) -> Option<InodeIndex> {
+        self.scopes.iter().rev().find_map(|(_, scope)| match scope {
+            Scope::Change(change) => change.subject(address).map(|subject| subject.inode),
+            Scope::Fault(fault) => (fault.address == address).then_some(fault.inode),
+            Scope::Part => None,
+        })
+    }
+}
+
+/// What a task is doing: its innermost scope, parts taken for the whole.
+pub fn doing(scopes: &mut [(Entry, Scope)]) -> Option<&mut Scope> {
+    scopes
+        .iter_mut()
+        .rev()
+        .map(|(_, scope)| scope)
+        .find(|scope| !matches!(scope, Scope::Part))
+}
+
+/// The stack of an event, if one was taken.
+pub fn stack_id(stack: i32) -> Option<StackId> {
+    u32::try_from(stack).ok().map(StackId)
+}
+
+/// Every task.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    tasks: Vec<Task>,
+    by_tid: Map<u32, usize>,
+    /// Which task each CPU ran last.
+    running: Vec<(u32, usize)>,
+}
+
+/// No thread id.
+const NOBODY: u32 = u32::MAX;
+/// CPUs beyond this are looked up the long way.
+const CPUS: usize = 4096;
+
+impl Tasks {
+    /// The place of a task, which is kept for good.
+    pub fn index(&mut self, tid: u32) -> usize {
+        let next = self.tasks.len();
+        let index = *self.by_tid.entry(tid).or_insert(next);
+        if index == next {
+            self.tasks.push(Task::new(Tid(tid)));
+        }
+        index
+    }
+
+    /// As [`Self::index`], guessing that a CPU runs the task that it ran last.
+    pub fn index_on(&mut self, cpu: u32, tid: u32) -> usize {
+        let cpu = cpu as usize;
+        if let Some(&(last, index)) = self.running.get(cpu)
+            && last == tid
+        {
+            return index;
+        }
+        let index = self.index(tid);
+        if cpu < CPUS {
+            if self.running.len() <= cpu {
+                self.running.resize(cpu + 1, (NOBODY, 0));
+            }
+            self.running[cpu] = (tid, index);
+        }
+        index
+    }
+
+    /// A task.
+    pub fn get(&mut self, index: usize) -> &mut Task {
+        &mut self.tasks[index]
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+}

@@ -1,0 +1,4 @@
+//! Facts about the running kernel.
+
+pub mod symbols;
+pub mod types;

@@ -1,0 +1,12 @@
+//! Faultline's engine: hook plan, loader, drain, trace file, correlator and rules.
+
+pub mod analyze;
+pub mod attach;
+pub mod hooks;
+pub mod judge;
+pub mod kernel;
+pub mod mounts;
+pub mod plan;
+pub mod record;
+pub mod trace;
+pub mod units;

@@ -1,0 +1,320 @@
+//! Resolves the hook tables against the running kernel.
+
+use std::collections::BTreeSet;
+
+use tracer_ebpf::hook::{
+    Hold, HookSpec, KernelLayout, MAX_DEREFS, Path, Role, SOURCE_NONE, SOURCE_RETURN, SPEC_SIZE,
+    SPEC_STACK, SPEC_STACK_SAMPLED, Watched,
+};
+
+use crate::{
+    hooks::{
+        Effect, FILESYSTEMS, Filesystem, FilesystemKind, GENERIC, Hook, LockAction, LockPlace,
+        Mode, Side, Source, Stacks, Step, Success, Target, VFS_LOCKS, Way,
+    },
+    kernel::{
+        symbols::Symbols,
+        types::{Function, KernelTypes, TypesError},
+    },
+    units::HookId,
+};
+
+/// Where one resolved row may attach, best way first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Candidate {
+    /// BPF trampoline.
+    Trampoline(Function, Side),
+    /// kprobe or kretprobe.
+    Probe(&'static str, Side),
+    /// Raw tracepoint.
+    Tracepoint(&'static str),
+}
+
+/// One table row on this kernel.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Number in events.
+    pub id: HookId,
+    /// The table's row.
+    pub hook: &'static Hook,
+    /// The only filesystem it serves.
+    pub filesystem: Option<FilesystemKind>,
+    /// What the program is told and where it may attach, or what is missing.
+    pub resolved: Result<(HookSpec, Vec<Candidate>), String>,
+}
+
+/// The whole plan.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Every row that was considered.
+    pub rows: Vec<Row>,
+    /// Offsets every program needs.
+    pub layout: KernelLayout,
+    /// Where the locks of an inode are.
+    pub locks: Vec<LockPlace>,
+    /// Bounds of an inode, a filesystem each.
+    pub bounds: Vec<(FilesystemKind, Watched)>,
+}
+
+impl Plan {
+    /// Resolves the generic rows and those of `filesystems`.
+    ///
+    /// # Errors
+    /// Only what no hook can do without: the layout of inodes. Anything less is kept in its row.
+    pub fn resolve(
+        types: &KernelTypes,
+        symbols: &Symbols,
+        filesystems: &BTreeSet<FilesystemKind>,
+    ) -> Result<Self, TypesError> {
+        let tables: Vec<&'static Filesystem> = FILESYSTEMS
+            .iter()
+            .filter(|table| filesystems.contains(&table.kind))
+            .collect();
+        let hooks = GENERIC
+            .iter()
+            .flat_map(|rows| rows.iter().map(|hook| (None, hook)))
+            .chain(
+                tables
+                    .iter()
+                    .flat_map(|table| table.hooks.iter().map(|hook| (Some(table.kind), hook))),
+            );
+        let mut rows: Vec<Row> = hooks
+            .enumerate()
+            .map(|(index, (filesystem, hook))| {
+                let id = HookId(index as u16);
+                Row {
+                    id,
+                    hook,
+                    filesystem,
+                    resolved: resolve(types, symbols, hook, id),
+                }
+            })
+            .collect();
+        pair(&mut rows);
+        let mut locks = Vec::new();
+        let mut bounds = Vec::new();
+        for table in tables {
+            let (structure, embedded) = table.inode;
+            let vfs = i64::from(types.field(structure, embedded)?.offset);
+            for &(class, field) in VFS_LOCKS {
+                let offset = i64::from(types.field("inode", field)?.offset);
+                locks.push(LockPlace {
+                    filesystem: table.kind,
+                    class,
+                    offset,
+                });
+            }
+            for &(class, owner, field) in table.locks {
+                let offset = i64::from(types.field(owner, field)?.offset) - vfs;
+                locks.push(LockPlace {
+                    filesystem: table.kind,
+                    class,
+                    offset,
+                });
+            }
+            let size = i64::from(types.struct_size(structure)?);
+            let watched = Watched {
+                first: -vfs as i32,
+                last: (size - vfs) as i32,
+                exclusion: types.field("inode", "i_data.invalidate_lock")?.offset as i32,
+                reserved: 0,
+            };
+            bounds.push((table.kind, watched));
+        }
+        Ok(Self {
+            rows,
+            layout: layout(types)?,
+            locks,
+            bounds,
+        })
+    }
+}
+
+fn layout(types: &KernelTypes) -> Result<KernelLayout, TypesError> {
+    let offset = |structure, field| types.field(structure, field).map(|found| found.offset);
+    Ok(KernelLayout {
+        inode_sb: offset("inode", "i_sb")?,
+        sb_dev: offset("super_block", "s_dev")?,
+        inode_ino: offset("inode", "i_ino")?,
+        inode_generation: offset("inode", "i_generation")?,
+        inode_flags: offset("inode", "i_flags")?,
+        inode_size: offset("inode", "i_size")?,
+        inode_blkbits: offset("inode", "i_blkbits")?,
+        inode_dentry: offset("inode", "i_dentry")?,
+        dentry_alias: offset("dentry", "d_u.d_alias")?,
+        dentry_parent: offset("dentry", "d_parent")?,
+        dentry_name: offset("dentry", "d_name.name")?,
+        reserved: 0,
+    })
+}
+
+/// Gives every `Leave` the id of the `Enter` on the same function.
+fn pair(rows: &mut [Row]) {
+    for index in 0..rows.len() {
+        let (Effect::Leave(entry), Target::Function(function, _)) =
+            (rows[index].hook.effect, rows[index].hook.target)
+        else {
+            continue;
+        };
+        let enter = rows.iter().find(|row| {
+            row.hook.effect == Effect::Enter(entry)
+                && matches!(row.hook.target, Target::Function(name, _) if name == function)
+        });
+        let pair = enter.map(|row| row.id);
+        if let Ok((spec, _)) = &mut rows[index].resolved {
+            match pair {
+                Some(id) => spec.pair = id.0,
+                None => rows[index].resolved = Err("no entry hook to match".to_owned()),
+            }
+        }
+    }
+}
+
+fn resolve(
+    types: &KernelTypes,
+    symbols: &Symbols,
+    hook: &Hook,
+    id: HookId,
+) -> Result<(HookSpec, Vec<Candidate>), String> {
+    let candidates = match hook.target {
+        Target::Tracepoint(name) => {
+            // The typedef that every tracepoint leaves in BTF is module-bound; the open tells.
+            vec![Candidate::Tracepoint(name)]
+        }
+        Target::Function(name, side) => {
+            if !symbols.has(name) {
+                return Err("no such function in this kernel".to_owned());
+            }
+            let mut ways = Vec::new();
+            if let Some(function) = types.function(name) {
+                ways.push(Candidate::Trampoline(function, side));
+            }
+            // A kretprobe no longer sees the arguments: good only for rows that need none.
+            let needs_arguments = hook.inode.is_some() && !matches!(hook.effect, Effect::Leave(_));
+            if side == Side::Entry || !needs_arguments {
+                ways.push(Candidate::Probe(name, side));
+            }
+            ways
+        }
+    };
+    let way = |way: Option<Way>| way.map_or(Ok(Path::NONE), |way| path(types, way));
+    let spec = (|| {
+        Ok::<_, TypesError>(HookSpec {
+            id: id.0,
+            pair: 0,
+            role: role(hook.effect) as u8,
+            flags: flags(hook),
+            hold: hold(hook.effect) as u8,
+            success: success(hook.success) as u8,
+            needs: match hook.needs {
+                None => 0,
+                Some(Mode::Shared) => 1,
+                Some(Mode::Excl) => 2,
+            },
+            reserved: [0; 7],
+            guard: hook.guard,
+            without: hook.without,
+            inodes: [way(hook.inode)?, way(hook.second)?],
+            payload: [
+                way(hook.payload[0])?,
+                way(hook.payload[1])?,
+                way(hook.payload[2])?,
+            ],
+            second: [
+                way(hook.second_payload[0])?,
+                way(hook.second_payload[1])?,
+                way(hook.second_payload[2])?,
+            ],
+        })
+    })()
+    .map_err(|error| error.to_string())?;
+    Ok((spec, candidates))
+}
+
+fn role(effect: Effect) -> Role {
+    match effect {
+        Effect::Enter(_) => Role::Enter,
+        Effect::Leave(_) => Role::Leave,
+        Effect::Lock(_) => Role::Lock,
+        Effect::TaskExit => Role::Exit,
+        Effect::Invalidate(_)
+        | Effect::LayoutScan(_)
+        | Effect::ChangeExtents(_)
+        | Effect::Install(_) => Role::Act,
+    }
+}
+
+fn hold(effect: Effect) -> Hold {
+    match effect {
+        Effect::Lock(LockAction::Acquire(Mode::Shared) | LockAction::Downgrade) => Hold::Shared,
+        Effect::Lock(LockAction::Acquire(Mode::Excl)) => Hold::Exclusive,
+        Effect::Lock(LockAction::Release(_)) => Hold::Drop,
+        _ => Hold::Keep,
+    }
+}
+
+fn success(success: Success) -> tracer_ebpf::hook::Success {
+    match success {
+        Success::Always => tracer_ebpf::hook::Success::Always,
+        Success::Zero => tracer_ebpf::hook::Success::Zero,
+        Success::NonZero => tracer_ebpf::hook::Success::NonZero,
+    }
+}
+
+fn flags(hook: &Hook) -> u8 {
+    let sized = match hook.effect {
+        Effect::Lock(_) | Effect::TaskExit => 0,
+        _ => SPEC_SIZE,
+    };
+    let stacks = match hook.stacks {
+        Stacks::Unguarded => 0,
+        Stacks::Sampled => SPEC_STACK_SAMPLED,
+        Stacks::Always => SPEC_STACK,
+    };
+    sized | stacks
+}
+
+fn path(types: &KernelTypes, way: Way) -> Result<Path, TypesError> {
+    let mut path = Path::NONE;
+    path.source = match way.from {
+        Source::Arg(index) => index,
+        Source::Return => SOURCE_RETURN,
+    };
+    debug_assert_ne!(path.source, SOURCE_NONE);
+    let mut pending = 0i32;
+    for &step in way.steps {
+        match step {
+            Step::Deref(structure, field) => {
+                let slot = usize::from(path.derefs);
+                if slot == MAX_DEREFS {
+                    return Err(TypesError::Missing {
+                        what: format!(
+                            "room for more than {MAX_DEREFS} dereferences ({structure}.{field})"
+                        ),
+                    });
+                }
+                path.offsets[slot] = pending + types.field(structure, field)?.offset as i32;
+                path.derefs += 1;
+                pending = 0;
+            }
+            Step::Into(structure, field) => pending += types.field(structure, field)?.offset as i32,
+            Step::Out(structure, field) => pending -= types.field(structure, field)?.offset as i32,
+            Step::Read(structure, field) => {
+                let found = types.field(structure, field)?;
+                pending += found.offset as i32;
+                path.width = match found.size {
+                    1 | 2 | 4 | 8 => found.size as u8,
+                    _ => {
+                        return Err(TypesError::Missing {
+                            what: format!("plain integer {structure}.{field}"),
+                        });
+                    }
+                };
+            }
+            Step::Value(width) => path.width = width,
+            Step::Low32 => path.keep = 4,
+        }
+    }
+    path.add = pending;
+    Ok(path)
+}

@@ -1,0 +1,531 @@
+//! Records a trace: attaches, runs the command under test, drains the rings into the file.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    ffi::OsString,
+    fs, io,
+    os::unix::process::ExitStatusExt as _,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use tracer_ebpf::{
+    Event, InodeRecord, TaskRecord,
+    event::{NAME_DEPTH, NAME_LEN},
+};
+
+use crate::{
+    attach::{AttachError, Health, Limits, Mounted, Record, Session},
+    hooks::FILESYSTEMS,
+    kernel::{
+        symbols::Symbols,
+        types::{KernelTypes, TypesError},
+    },
+    plan::Plan,
+    trace::{Footer, Header, Inode, Loss, LossCause, Mount, Stack, Task, TraceError, Writer},
+    units::{Device, Ino, InodeAddress, Nanos, Pid, StackId, Tid},
+};
+
+/// A ring is looked at no less often than this.
+const DRAIN_EVERY: Duration = Duration::from_millis(20);
+/// Losses are asked for and the file is brought up to date this often.
+const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// How long a command that was told to end may take.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// include/linux/fs.h: S_DAX
+const S_DAX: u32 = 1 << 13;
+
+/// What to record.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The trace to write.
+    pub output: PathBuf,
+    /// Filesystems to watch.
+    pub mounts: Vec<Mount>,
+    /// Command to run; recording ends with it. Empty: until told to stop.
+    pub command: Vec<OsString>,
+    /// Ends the recording, and the command, after this long.
+    pub limit: Option<Duration>,
+    /// Sizes.
+    pub limits: Limits,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Events written.
+    pub events: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Losses of any kind.
+    pub lost: u64,
+    /// How the command ended.
+    pub status: Option<ExitStatus>,
+    /// From attach to detach.
+    pub elapsed: Duration,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress {
+    /// Reading the kernel's types and attaching hooks.
+    Attaching,
+    /// Hooks are in place.
+    Attached {
+        /// Rows attached.
+        hooks: usize,
+        /// Rows that this kernel does not offer.
+        missing: usize,
+    },
+    /// Events so far.
+    Recording {
+        /// Written.
+        events: u64,
+        /// Lost.
+        lost: u64,
+    },
+}
+
+/// Why recording failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Types of the running kernel.
+    #[error(transparent)]
+    Types(#[from] TypesError),
+    /// Attaching.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The trace file.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// Kernel symbols.
+    #[error("cannot read /proc/kallsyms: {0}")]
+    Symbols(io::Error),
+    /// The command under test.
+    #[error("cannot run {command}: {source}")]
+    Command {
+        /// Its name.
+        command: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Waiting for events.
+    #[error("cannot wait for events: {0}")]
+    Wait(io::Error),
+    /// No hook could be attached at all.
+    #[error("no hook could be attached; the first of {count} says: {reason}")]
+    NoHooks {
+        /// Rows tried.
+        count: usize,
+        /// The first row's error.
+        reason: String,
+    },
+}
+
+/// What the running kernel offers, as the plan sees it.
+pub fn resolve_plan(mounts: &[Mount]) -> Result<(Plan, Symbols), RecordError> {
+    let kinds: BTreeSet<_> = mounts.iter().map(|mount| mount.filesystem).collect();
+    let modules: Vec<&str> = FILESYSTEMS
+        .iter()
+        .filter(|table| kinds.contains(&table.kind))
+        .map(|table| table.module)
+        .collect();
+    let types = KernelTypes::load(&modules)?;
+    let symbols = Symbols::load().map_err(RecordError::Symbols)?;
+    let plan = Plan::resolve(&types, &symbols, &kinds)?;
+    Ok((plan, symbols))
+}
+
+/// Attaches the plan to `mounts`.
+pub fn attach(plan: &Plan, mounts: &[Mount], limits: Limits) -> Result<Session, RecordError> {
+    let watched: Vec<Mounted> = mounts
+        .iter()
+        .map(|mount| Mounted {
+            filesystem: mount.filesystem,
+            device: mount.device,
+        })
+        .collect();
+    let session = Session::attach(plan, &watched, limits)?;
+    if session.hooks().iter().all(|hook| hook.attached.is_err()) {
+        return Err(RecordError::NoHooks {
+            count: session.hooks().len(),
+            reason: session
+                .hooks()
+                .iter()
+                .find_map(|hook| hook.attached.clone().err())
+                .unwrap_or_default(),
+        });
+    }
+    Ok(session)
+}
+
+/// Records until the command ends, the limit is over, or `stop` is set.
+pub fn record(
+    options: &Options,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary, RecordError> {
+    progress(Progress::Attaching);
+    let (plan, symbols) = resolve_plan(&options.mounts)?;
+    // The file first: a full disk or a bad path must not cost an attach.
+    let mut header = header(options, &plan);
+    drop(Writer::create(&options.output, &header)?);
+    let mut session = attach(&plan, &options.mounts, options.limits)?;
+    header.hooks = session.hooks().to_vec();
+    header.cpus = session.cpus();
+    let started = Instant::now();
+    let mut recorder = Recorder {
+        writer: Writer::create(&options.output, &header)?,
+        symbols,
+        mounts: &options.mounts,
+        stacks: HashSet::new(),
+        batch: Vec::with_capacity(1 << 16),
+        events: 0,
+        health: Health::default(),
+        checked: now(),
+        lost: 0,
+    };
+    let attached = header
+        .hooks
+        .iter()
+        .filter(|hook| hook.attached.is_ok())
+        .count();
+    progress(Progress::Attached {
+        hooks: attached,
+        missing: header.hooks.len() - attached,
+    });
+
+    let mut child = spawn(&options.command)?;
+    let outcome = recorder.follow(&mut session, child.as_mut(), options.limit, stop, progress);
+    let status = match (outcome, child) {
+        (Ok(status), _) => status,
+        (Err(error), child) => {
+            // The command must not outlive the recorder that it ran under.
+            if let Some(mut child) = child {
+                end(&mut child).map_err(RecordError::Wait)?;
+            }
+            return Err(error);
+        }
+    };
+    let lost = recorder.lost;
+    let runs = recorder.health.runs.clone();
+    let footer = Footer {
+        ended: now(),
+        command_status: status.map(|status| {
+            status
+                .code()
+                .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+        }),
+        runs,
+    };
+    let written = recorder.writer.finish(&footer)?;
+    drop(session);
+    Ok(Summary {
+        events: written.events,
+        bytes: written.bytes,
+        lost,
+        status,
+        elapsed: started.elapsed(),
+    })
+}
+
+struct Recorder<'a> {
+    writer: Writer,
+    symbols: Symbols,
+    mounts: &'a [Mount],
+    stacks: HashSet<i32>,
+    batch: Vec<Event>,
+    events: u64,
+    health: Health,
+    checked: Nanos,
+    lost: u64,
+}
+
+impl Recorder<'_> {
+    fn follow(
+        &mut self,
+        session: &mut Session,
+        mut child: Option<&mut Child>,
+        limit: Option<Duration>,
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<ExitStatus>, RecordError> {
+        let started = Instant::now();
+        let mut flushed = Instant::now();
+        loop {
+            session.wait(DRAIN_EVERY).map_err(RecordError::Wait)?;
+            self.take(session)?;
+            if flushed.elapsed() >= FLUSH_EVERY {
+                self.check(session);
+                self.writer.flush()?;
+                flushed = Instant::now();
+                progress(Progress::Recording {
+                    events: self.events,
+                    lost: self.lost,
+                });
+            }
+            let over = stop.load(Ordering::Relaxed)
+                || limit.is_some_and(|limit| started.elapsed() >= limit);
+            let status = match child.as_deref_mut() {
+                Some(child) if over => Some(end(child).map_err(RecordError::Wait)?),
+                Some(child) => child.try_wait().map_err(RecordError::Wait)?,
+                None if over => None,
+                None => continue,
+            };
+            if over || status.is_some() {
+                while self.take(session)? > 0 {}
+                self.check(session);
+                progress(Progress::Recording {
+                    events: self.events,
+                    lost: self.lost,
+                });
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Moves what the rings hold into the file.
+    fn take(&mut self, session: &mut Session) -> Result<u64, RecordError> {
+        let mut current = 0;
+        let mut outcome = Ok(());
+        let mut new_stacks = Vec::new();
+        let Self {
+            writer,
+            batch,
+            stacks,
+            mounts,
+            ..
+        } = self;
+        let count = session.drain(|cpu, record| {
+            if cpu != current {
+                if outcome.is_ok() {
+                    outcome = writer.events(current, batch);
+                }
+                batch.clear();
+                current = cpu;
+            }
+            match record {
+                Record::Event(event) => {
+                    if event.head.stack >= 0 && stacks.insert(event.head.stack) {
+                        new_stacks.push(event.head.stack);
+                    }
+                    batch.push(*event);
+                }
+                // Kept as events too: they count in their task's sequence.
+                Record::Inode(record) => {
+                    writer.inodes(&[inode(record, mounts)]);
+                    batch.push(Event {
+                        head: record.head,
+                        inode: record.inode,
+                        ..Event::default()
+                    });
+                }
+                Record::Task(record) => {
+                    writer.tasks(&[task(record)]);
+                    batch.push(Event {
+                        head: record.head,
+                        ..Event::default()
+                    });
+                }
+            }
+        });
+        outcome?;
+        self.writer.events(current, &self.batch)?;
+        self.batch.clear();
+        self.events += count;
+        if !new_stacks.is_empty() {
+            let resolved: Vec<Stack> = new_stacks
+                .into_iter()
+                .filter_map(|id| {
+                    let id = StackId(id as u32);
+                    let frames = session.stack(id)?;
+                    Some(Stack {
+                        id,
+                        frames: frames.iter().map(|&ip| self.symbols.name(ip)).collect(),
+                    })
+                })
+                .collect();
+            self.writer.stacks(&resolved);
+        }
+        Ok(count)
+    }
+
+    /// Writes down what was lost since the last time.
+    fn check(&mut self, session: &Session) {
+        let health = session.health();
+        let (from, to) = (self.checked, now());
+        let mut report = |cpu, count: u64, cause| {
+            if count > 0 {
+                self.lost += count;
+                self.writer.loss(&Loss {
+                    cpu,
+                    from,
+                    to,
+                    count,
+                    cause,
+                });
+            }
+        };
+        for (&(cpu, cause), &count) in &health.lost {
+            let before = self.health.lost.get(&(cpu, cause)).copied().unwrap_or(0);
+            report(Some(cpu), count - before, cause);
+        }
+        for (&hook, &count) in &health.missed {
+            let before = self.health.missed.get(&hook).copied().unwrap_or(0);
+            report(None, count - before, LossCause::Missed);
+        }
+        self.health = health;
+        self.checked = to;
+    }
+}
+
+fn now() -> Nanos {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(Duration::ZERO, Duration::from);
+    Nanos(time.as_nanos() as u64)
+}
+
+fn realtime_offset() -> i64 {
+    let real = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME)
+        .map_or(Duration::ZERO, Duration::from);
+    real.as_nanos() as i64 - now().0 as i64
+}
+
+fn header(options: &Options, plan: &Plan) -> Header {
+    let read = |file: &str| {
+        fs::read_to_string(format!("/proc/sys/kernel/{file}"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    Header {
+        kernel: read("osrelease"),
+        build: read("version"),
+        host: read("hostname"),
+        cpus: 0,
+        recorder: env!("CARGO_PKG_VERSION").to_owned(),
+        command: options
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect(),
+        realtime_offset: realtime_offset(),
+        started: now(),
+        mounts: options.mounts.clone(),
+        hooks: Vec::new(),
+        locks: plan.locks.clone(),
+    }
+}
+
+fn spawn(command: &[OsString]) -> Result<Option<Child>, RecordError> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Ok(None);
+    };
+    Command::new(program)
+        .args(arguments)
+        .spawn()
+        .map(Some)
+        .map_err(|source| RecordError::Command {
+            command: program.to_string_lossy().into_owned(),
+            source,
+        })
+}
+
+/// Asks the command to end, and kills it if it does not.
+fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    // It may have ended by itself meanwhile.
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    let deadline = Instant::now() + GRACE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill()?;
+    child.wait()
+}
+
+fn text(bytes: &[u8]) -> String {
+    let end = bytes
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn task(record: &TaskRecord) -> Task {
+    Task {
+        tid: Tid(record.head.task),
+        pid: Pid(record.process),
+        name: text(&record.name),
+    }
+}
+
+fn inode(record: &InodeRecord, mounts: &[Mount]) -> Inode {
+    let device = Device(record.device);
+    let mount = mounts
+        .iter()
+        .find(|mount| mount.device == device)
+        .map_or("", |mount| &mount.path);
+    Inode {
+        since: Nanos(record.head.time),
+        address: InodeAddress(record.inode),
+        ino: Ino(record.number),
+        generation: record.generation,
+        device,
+        block_bits: record.block_bits,
+        dax: record.flags & S_DAX != 0,
+        path: path(mount, &record.names),
+    }
+}
+
+/// Joins leaf-first names; what lies above the last known one is shown as `…`.
+fn path(mount: &str, names: &[[u8; NAME_LEN]; NAME_DEPTH]) -> String {
+    let mut parts: Vec<String> = names
+        .iter()
+        .map(|name| text(name))
+        .take_while(|name| !name.is_empty())
+        .collect();
+    if parts.is_empty() {
+        return String::new();
+    }
+    let root = parts.last().is_some_and(|name| name == "/");
+    if root {
+        parts.pop();
+    }
+    parts.reverse();
+    let gap = if root { "" } else { "/…" };
+    format!("{}{gap}/{}", mount.trim_end_matches('/'), parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(words: &[&str]) -> [[u8; NAME_LEN]; NAME_DEPTH] {
+        let mut names = [[0; NAME_LEN]; NAME_DEPTH];
+        for (slot, word) in names.iter_mut().zip(words) {
+            slot[..word.len()].copy_from_slice(word.as_bytes());
+        }
+        names
+    }
+
+    #[test]
+    fn joins_names_leaf_first() {
+        assert_eq!(
+            path("/mnt/xfs", &names(&["a", "dir", "/"])),
+            "/mnt/xfs/dir/a"
+        );
+        assert_eq!(path("/", &names(&["a", "/"])), "/a");
+        assert_eq!(
+            path("/mnt", &names(&["d", "c", "b", "a"])),
+            "/mnt/…/a/b/c/d"
+        );
+        assert_eq!(path("/mnt", &names(&[])), "");
+    }
+}

@@ -1,0 +1,21 @@
+//! The trace file: append-only, readable to the last whole chunk whatever ended the recording.
+
+pub mod columns;
+mod error;
+pub mod format;
+mod index;
+mod map;
+mod merge;
+pub mod meta;
+mod reader;
+mod scan;
+mod sniff;
+mod writer;
+
+pub use error::TraceError;
+pub use merge::{Events, Item};
+pub use meta::{
+    Footer, Header, Inode, Loss, LossCause, Mechanism, Mount, PlannedHook, Stack, Task,
+};
+pub use reader::{Damage, Incomplete, Trace};
+pub use writer::{WriteSummary, Writer};

@@ -1,0 +1,537 @@
+//! A recorder in miniature: scripts of what tasks do, as the kernel side would report them.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::collections::BTreeMap;
+
+use tracer::{
+    hooks::{Effect, Entry, FilesystemKind, Install, LockAction, LockClass, LockPlace, Mode, Span},
+    judge::{Judge, Report},
+    trace::meta::{Header, Inode, Mechanism, Mount, PlannedHook, Stack, Task},
+    units::{Device, HookId, Ino, InodeAddress, Nanos, Pid, StackId, Tid},
+};
+use tracer_ebpf::{
+    Event,
+    event::{FLAG_SECOND_INODE, Head},
+};
+
+/// Addresses of inodes.
+pub const A: u64 = 0xffff_8880_0100_0000;
+pub const B: u64 = 0xffff_8880_0200_0000;
+/// Files.
+pub const PUNCH: u64 = 0x03;
+pub const ZERO: u64 = 0x10;
+pub const COLLAPSE: u64 = 0x08;
+pub const INSERT: u64 = 0x20;
+pub const NOPAGE: u64 = 0x100;
+pub const LOCKED: u64 = 0x200;
+pub const KIB: u64 = 1024;
+/// Size of files unless said otherwise.
+pub const SIZE: u64 = 1024 * KIB;
+pub const XFS: Device = Device(1 << 20);
+pub const EXT4: Device = Device(2 << 20);
+const LOCKS: [(LockClass, i64); 4] = [
+    (LockClass::IRwsem, 0x98),
+    (LockClass::InvalidateLock, 0x180),
+    (LockClass::IMmapRwsem, 0x1b0),
+    (LockClass::Ilock, -0x80),
+];
+pub use LockClass::{IRwsem, Ilock, InvalidateLock};
+pub use Mode::{Excl, Shared};
+
+fn plan() -> Vec<(&'static str, &'static str, Effect)> {
+    use Effect::{ChangeExtents, Enter, Invalidate, LayoutScan, Leave, Lock, TaskExit};
+    let mut plan = vec![
+        ("vfs_fallocate", "op/fallocate", Enter(Entry::Fallocate)),
+        ("vfs_fallocate", "op/fallocate-end", Leave(Entry::Fallocate)),
+        ("notify_change", "op/setattr", Enter(Entry::SetSize)),
+        ("notify_change", "op/setattr-end", Leave(Entry::SetSize)),
+        ("xfs_file_remap_range", "xfs/reflink", Enter(Entry::Reflink)),
+        (
+            "xfs_file_remap_range",
+            "xfs/reflink-end",
+            Leave(Entry::Reflink),
+        ),
+        ("xfs_swap_extents", "xfs/swapext", Enter(Entry::SwapExtents)),
+        (
+            "xfs_swap_extents",
+            "xfs/swapext-end",
+            Leave(Entry::SwapExtents),
+        ),
+        ("vm_fault", "fs/fault", Enter(Entry::Fault)),
+        ("vm_fault", "fs/fault-end", Leave(Entry::Fault)),
+        ("page_mkwrite", "fs/page-mkwrite", Enter(Entry::PageMkwrite)),
+        (
+            "page_mkwrite",
+            "fs/page-mkwrite-end",
+            Leave(Entry::PageMkwrite),
+        ),
+        ("pfn_mkwrite", "fs/pfn-mkwrite", Enter(Entry::PfnMkwrite)),
+        (
+            "pfn_mkwrite",
+            "fs/pfn-mkwrite-end",
+            Leave(Entry::PfnMkwrite),
+        ),
+        (
+            "truncate_pagecache",
+            "invalidate/truncate",
+            Invalidate(Span::FromByte),
+        ),
+        (
+            "truncate_pagecache_range",
+            "invalidate/range",
+            Invalidate(Span::Bytes),
+        ),
+        (
+            "dax_layout_busy_page_range",
+            "layout/scan",
+            LayoutScan(Span::Whole),
+        ),
+        ("__xfs_bunmapi", "xfs/bunmapi", ChangeExtents(Span::Bytes)),
+        (
+            "xfs_bmap_insert_extents",
+            "xfs/insert",
+            ChangeExtents(Span::Whole),
+        ),
+        (
+            "vmf_insert_mixed",
+            "install/pte-read",
+            Effect::Install(Install::PteRead),
+        ),
+        (
+            "vmf_insert_mixed_mkwrite",
+            "install/pte-write",
+            Effect::Install(Install::PteWrite),
+        ),
+        (
+            "vmf_insert_pfn_pmd",
+            "install/pmd",
+            Effect::Install(Install::Pmd),
+        ),
+        (
+            "iomap_page_mkwrite",
+            "install/mkwrite",
+            Effect::Install(Install::Mkwrite),
+        ),
+        ("sched_process_exit", "task/exit", TaskExit),
+        (
+            "contention_begin",
+            "rwsem/contention",
+            Lock(LockAction::Wait),
+        ),
+        (
+            "downgrade_write",
+            "rwsem/downgrade_write",
+            Lock(LockAction::Downgrade),
+        ),
+    ];
+    for (mode, acquire, release) in [
+        (Shared, "down_read", "up_read"),
+        (Excl, "down_write", "up_write"),
+    ] {
+        plan.push((acquire, acquire, Lock(LockAction::Acquire(mode))));
+        plan.push((release, release, Lock(LockAction::Release(mode))));
+    }
+    plan
+}
+
+/// A header with every hook attached.
+pub fn header() -> Header {
+    let mount = |path: &str, filesystem, device| Mount {
+        path: path.to_owned(),
+        filesystem,
+        device,
+        source: "/dev/pmem0".to_owned(),
+        options: "dax=always".to_owned(),
+    };
+    Header {
+        kernel: "6.12.95".to_owned(),
+        build: String::new(),
+        host: "test".to_owned(),
+        cpus: 2,
+        recorder: "0".to_owned(),
+        command: Vec::new(),
+        realtime_offset: 0,
+        started: Nanos(0),
+        mounts: vec![
+            mount("/mnt/xfs", FilesystemKind::Xfs, XFS),
+            mount("/mnt/ext4", FilesystemKind::Ext4, EXT4),
+        ],
+        hooks: plan()
+            .into_iter()
+            .enumerate()
+            .map(|(id, (target, group, effect))| PlannedHook {
+                id: HookId(id as u16),
+                target: target.to_owned(),
+                group: group.to_owned(),
+                filesystem: None,
+                effect,
+                attached: Ok(Mechanism::Fentry),
+            })
+            .collect(),
+        locks: FilesystemKind::ALL
+            .into_iter()
+            .flat_map(|filesystem| {
+                LOCKS.map(|(class, offset)| LockPlace {
+                    filesystem,
+                    class,
+                    offset,
+                })
+            })
+            .collect(),
+    }
+}
+
+/// A file record.
+pub fn file(address: u64, ino: u64, device: Device, dax: bool, path: &str) -> Inode {
+    Inode {
+        since: Nanos(0),
+        address: InodeAddress(address),
+        ino: Ino(ino),
+        generation: 1,
+        device,
+        block_bits: 12,
+        dax,
+        path: path.to_owned(),
+    }
+}
+
+/// What one task does, without its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub effect: Effect,
+    pub inode: u64,
+    pub a: u64,
+    pub b: u64,
+    pub c: u64,
+    pub size: u64,
+    pub flags: u8,
+    pub stack: i32,
+    /// Time of the step after the one before, nanoseconds.
+    pub after: u64,
+}
+
+impl Step {
+    fn new(effect: Effect, inode: u64) -> Self {
+        Self {
+            effect,
+            inode,
+            a: 0,
+            b: 0,
+            c: 0,
+            size: SIZE,
+            flags: 0,
+            stack: -1,
+            after: 10_000,
+        }
+    }
+
+    pub fn a(mut self, a: u64) -> Self {
+        self.a = a;
+        self
+    }
+
+    pub fn b(mut self, b: u64) -> Self {
+        self.b = b;
+        self
+    }
+
+    pub fn c(mut self, c: u64) -> Self {
+        self.c = c;
+        self
+    }
+
+    pub fn size(mut self, size: u64) -> Self {
+        self.size = size;
+        self
+    }
+
+    pub fn stack(mut self, stack: i32) -> Self {
+        self.stack = stack;
+        self
+    }
+
+    pub fn second(mut self) -> Self {
+        self.flags |= FLAG_SECOND_INODE;
+        self
+    }
+}
+
+pub fn enter(entry: Entry, inode: u64) -> Step {
+    Step::new(Effect::Enter(entry), inode)
+}
+
+pub fn leave(entry: Entry, inode: u64) -> Step {
+    Step::new(Effect::Leave(entry), inode)
+}
+
+fn lock(action: LockAction, inode: u64, class: LockClass) -> Step {
+    let offset = LOCKS.iter().find(|(known, _)| *known == class).unwrap().1;
+    Step::new(Effect::Lock(action), inode)
+        .a(offset as u64)
+        .b(inode.wrapping_add_signed(offset))
+        .size(0)
+}
+
+pub fn acquire(inode: u64, class: LockClass, mode: Mode) -> Step {
+    lock(LockAction::Acquire(mode), inode, class)
+}
+
+pub fn release(inode: u64, class: LockClass, mode: Mode) -> Step {
+    lock(LockAction::Release(mode), inode, class)
+}
+
+pub fn downgrade(inode: u64, class: LockClass) -> Step {
+    lock(LockAction::Downgrade, inode, class)
+}
+
+pub fn wait(inode: u64, class: LockClass) -> Step {
+    lock(LockAction::Wait, inode, class)
+}
+
+/// `truncate_pagecache_range`
+pub fn drop_range(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::Invalidate(Span::Bytes), inode)
+        .a(offset)
+        .b(length)
+}
+
+/// `truncate_pagecache`
+pub fn drop_from(inode: u64, offset: u64) -> Step {
+    Step::new(Effect::Invalidate(Span::FromByte), inode).a(offset)
+}
+
+/// `dax_layout_busy_page`: `page` is 0 if nothing is pinned.
+pub fn scan(inode: u64, page: u64) -> Step {
+    Step::new(Effect::LayoutScan(Span::Whole), inode).c(page)
+}
+
+pub fn change(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::ChangeExtents(Span::Bytes), inode)
+        .a(offset)
+        .b(length)
+}
+
+pub fn change_all(inode: u64) -> Step {
+    Step::new(Effect::ChangeExtents(Span::Whole), inode)
+}
+
+pub fn install(inode: u64, how: Install) -> Step {
+    let done = if how == Install::Mkwrite {
+        LOCKED
+    } else {
+        NOPAGE
+    };
+    Step::new(Effect::Install(how), inode).c(done)
+}
+
+pub fn exit() -> Step {
+    Step::new(Effect::TaskExit, 0)
+}
+
+/// A fault of `entry` on a page, with its locks and install.
+pub fn fault(inode: u64, page: u64, how: Install) -> Vec<Step> {
+    let write = u64::from(how != Install::PteRead);
+    vec![
+        enter(Entry::Fault, inode).a(page).c(write),
+        acquire(inode, InvalidateLock, Shared),
+        install(inode, how).stack(7),
+        release(inode, InvalidateLock, Shared),
+        leave(Entry::Fault, inode).a(NOPAGE),
+    ]
+}
+
+/// An operation through vfs_fallocate that follows the rules.
+pub fn fallocate(inode: u64, mode: u64, offset: u64, length: u64) -> Vec<Step> {
+    vec![
+        enter(Entry::Fallocate, inode).a(offset).b(length).c(mode),
+        acquire(inode, IRwsem, Excl),
+        acquire(inode, InvalidateLock, Excl),
+        scan(inode, 0),
+        drop_range(inode, offset, length),
+        acquire(inode, Ilock, Excl),
+        change(inode, offset, length).stack(9),
+        release(inode, Ilock, Excl),
+        release(inode, InvalidateLock, Excl),
+        release(inode, IRwsem, Excl),
+        leave(Entry::Fallocate, inode),
+    ]
+}
+
+/// A truncate to `size` that follows the rules.
+pub fn truncate(inode: u64, from: u64, size: u64) -> Vec<Step> {
+    vec![
+        enter(Entry::SetSize, inode).a(size).c(8).size(from),
+        acquire(inode, InvalidateLock, Excl),
+        scan(inode, 0).size(from),
+        drop_from(inode, size).size(size),
+        acquire(inode, Ilock, Excl),
+        change(inode, size, u64::MAX).size(size),
+        release(inode, Ilock, Excl),
+        release(inode, InvalidateLock, Excl),
+        leave(Entry::SetSize, inode).size(size),
+    ]
+}
+
+/// Steps without those that `unwanted` names.
+pub fn without(steps: Vec<Step>, unwanted: impl Fn(&Step) -> bool) -> Vec<Step> {
+    steps.into_iter().filter(|step| !unwanted(step)).collect()
+}
+
+/// True for every event of that lock.
+pub fn is_lock(step: &Step, inode: u64, class: LockClass) -> bool {
+    let offset = LOCKS.iter().find(|(known, _)| *known == class).unwrap().1 as u64;
+    matches!(step.effect, Effect::Lock(_)) && step.inode == inode && step.a == offset
+}
+
+#[derive(Default)]
+struct TaskState {
+    seq: u32,
+    depth: u8,
+}
+
+/// Feeds a judge and keeps what it fed.
+pub struct Recorder {
+    pub header: Header,
+    pub time: u64,
+    pub events: Vec<(u32, Event)>,
+    judge: Judge,
+    tasks: BTreeMap<u32, TaskState>,
+}
+
+impl Recorder {
+    /// Files: A and B on XFS with DAX.
+    pub fn new() -> Self {
+        let mut recorder = Self::with(header());
+        recorder.judge.inode(&file(A, 131, XFS, true, "a"));
+        recorder.judge.inode(&file(B, 132, XFS, true, "dir/b"));
+        recorder
+    }
+
+    /// No files.
+    pub fn with(header: Header) -> Self {
+        Self {
+            judge: Judge::new(&header),
+            header,
+            time: 1_000_000,
+            events: Vec::new(),
+            tasks: BTreeMap::new(),
+        }
+    }
+
+    pub fn judge(&mut self) -> &mut Judge {
+        &mut self.judge
+    }
+
+    /// Names a new task, as its first record does.
+    pub fn introduce(&mut self, tid: u32, name: &str) {
+        self.judge.task(&Task {
+            tid: Tid(tid),
+            pid: Pid(tid),
+            name: name.to_owned(),
+        });
+        self.tasks.insert(tid, TaskState { seq: 1, depth: 0 });
+        self.judge.skip(tid, 0);
+    }
+
+    /// The task loses records.
+    pub fn lose(&mut self, tid: u32, count: u32) {
+        self.tasks.entry(tid).or_default().seq += count;
+    }
+
+    /// One step of a task.
+    pub fn step(&mut self, tid: u32, step: Step) {
+        let id = plan()
+            .iter()
+            .position(|(.., effect)| *effect == step.effect)
+            .unwrap();
+        let state = self.tasks.entry(tid).or_default();
+        if step.flags & FLAG_SECOND_INODE == 0 {
+            match step.effect {
+                Effect::Enter(_) => state.depth += 1,
+                Effect::Leave(_) => state.depth -= 1,
+                _ => {}
+            }
+        }
+        self.time += step.after;
+        let event = Event {
+            head: Head {
+                time: self.time,
+                task: tid,
+                seq: state.seq,
+                hook: id as u16,
+                depth: state.depth,
+                flags: step.flags,
+                stack: step.stack,
+            },
+            inode: step.inode,
+            a: step.a,
+            b: step.b,
+            c: step.c,
+            size: step.size,
+        };
+        state.seq += 1;
+        if step.effect == Effect::TaskExit {
+            self.tasks.remove(&tid);
+        }
+        self.events.push((tid % 2, event));
+        self.judge.event(tid % 2, &event);
+    }
+
+    /// Several steps of a task.
+    pub fn run(&mut self, tid: u32, steps: impl IntoIterator<Item = Step>) -> &mut Self {
+        for step in steps {
+            self.step(tid, step);
+        }
+        self
+    }
+
+    /// The report, with stacks 7 (a fault) and 9 (an operation) resolved.
+    pub fn finish(self) -> Report {
+        let mut report = self.judge.finish(None, None);
+        let frames = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        report.resolve(&[
+            Stack {
+                id: StackId(7),
+                frames: frames(&[
+                    "vmf_insert_mixed+0x0",
+                    "dax_iomap_pte_fault+0x3a2",
+                    "xfs_filemap_fault+0x71 [xfs]",
+                ]),
+            },
+            Stack {
+                id: StackId(9),
+                frames: frames(&[
+                    "__xfs_bunmapi+0x0 [xfs]",
+                    "xfs_free_file_space+0x1f0 [xfs]",
+                    "vfs_fallocate+0x17c",
+                ]),
+            },
+        ]);
+        report
+    }
+}
+
+/// `kind strength operation` of each finding.
+pub fn found(report: &Report) -> Vec<String> {
+    report
+        .findings
+        .iter()
+        .map(|f| {
+            format!(
+                "{} {} {}",
+                f.kind.name(),
+                f.strength.name(),
+                f.operation.name()
+            )
+        })
+        .collect()
+}
+
+/// Runs one task's steps after a fault, and says what was found.
+pub fn judged(steps: impl IntoIterator<Item = Step>) -> Vec<String> {
+    let mut recorder = Recorder::new();
+    recorder.run(2, fault(B, 3, Install::PteRead));
+    recorder.run(1, steps);
+    found(&recorder.finish())
+}

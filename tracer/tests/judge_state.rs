@@ -1,0 +1,274 @@
+//! What is not known is not judged: gaps, reuse, missing hooks, losses.
+
+mod judge_dsl;
+
+use judge_dsl::*;
+use tracer::{
+    hooks::{Entry, Install},
+    judge::{Judge, Verdict},
+    trace::meta::{Footer, Loss, LossCause},
+    units::{HookId, Nanos},
+};
+
+const OFFSET: u64 = 64 * KIB;
+
+fn unlocked_punch(inode: u64) -> Vec<Step> {
+    without(fallocate(inode, PUNCH, OFFSET, OFFSET), |step| {
+        is_lock(step, inode, InvalidateLock)
+    })
+}
+
+fn clean_run(recorder: &mut Recorder) {
+    recorder.run(8, fallocate(B, PUNCH, OFFSET, OFFSET));
+    recorder.run(9, fault(B, 3, Install::PteRead));
+}
+
+#[test]
+fn a_gap_is_never_a_finding() {
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    let op = unlocked_punch(A);
+    recorder.run(1, op[..2].to_vec());
+    recorder.lose(1, 2);
+    recorder.run(1, op[2..].to_vec());
+    let report = recorder.finish();
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    assert_eq!(
+        (found(&report).len(), report.unjudged, report.lost),
+        (0, 1, 2)
+    );
+}
+
+#[test]
+fn a_task_is_known_again_from_its_next_operation() {
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    recorder.run(1, fallocate(A, PUNCH, OFFSET, OFFSET)[..5].to_vec());
+    recorder.lose(1, 7);
+    recorder.run(1, [leave(Entry::Fallocate, A)]);
+    recorder.run(1, unlocked_punch(A));
+    let report = recorder.finish();
+    assert_eq!(
+        found(&report),
+        ["op-unprotected predicted fallocate/PUNCH_HOLE"]
+    );
+    assert!(!report.reasons.is_empty());
+}
+
+#[test]
+fn tables_take_numbers_too() {
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    recorder.introduce(1, "punch");
+    recorder.run(1, fallocate(A, PUNCH, OFFSET, OFFSET));
+    assert_eq!(recorder.finish().verdict, Verdict::Clean);
+}
+
+#[test]
+fn numbers_wrap() {
+    let mut judge = Judge::new(&header());
+    judge.inode(&file(A, 131, XFS, true, "a"));
+    judge.skip(5, 0);
+    judge.skip(5, 1);
+    judge.skip(5, u32::MAX);
+    judge.skip(5, 0);
+    let report = judge.finish(None, None);
+    assert_eq!(report.lost, 1, "one jump backwards");
+}
+
+#[test]
+fn a_reused_thread_id_begins_with_nothing_held() {
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    recorder.introduce(1, "first");
+    recorder.run(1, fallocate(A, PUNCH, OFFSET, OFFSET)[..5].to_vec());
+    recorder.introduce(1, "second");
+    recorder.run(1, unlocked_punch(A));
+    let report = recorder.finish();
+    assert_eq!(
+        found(&report),
+        ["op-unprotected predicted fallocate/PUNCH_HOLE"]
+    );
+    assert_eq!(report.findings[0].tasks[0].name, "second");
+    assert_eq!((report.lost, report.unjudged), (0, 0));
+}
+
+#[test]
+fn a_task_that_ends_is_forgotten() {
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    recorder.introduce(1, "first");
+    recorder.run(1, fallocate(A, PUNCH, OFFSET, OFFSET));
+    recorder.run(1, [exit()]);
+    recorder.introduce(1, "second");
+    recorder.run(1, unlocked_punch(A));
+    let report = recorder.finish();
+    assert_eq!(report.findings[0].tasks[0].name, "second");
+    assert_eq!(report.lost, 0);
+}
+
+#[test]
+fn an_address_stands_for_a_file_only_from_its_record_on() {
+    let mut recorder = Recorder::new();
+    recorder.run(1, unlocked_punch(A));
+    let mut other = file(A, 777, EXT4, false, "other");
+    other.since = Nanos(recorder.time + 1);
+    recorder.judge().inode(&other);
+    recorder.run(
+        1,
+        without(fallocate(A, COLLAPSE, OFFSET, OFFSET), |step| {
+            is_lock(step, A, InvalidateLock)
+        }),
+    );
+    let report = recorder.finish();
+    let files: Vec<_> = report
+        .findings
+        .iter()
+        .map(|f| (f.inode.0, f.path.as_str()))
+        .collect();
+    assert_eq!(files, [(131, "/mnt/xfs/a"), (777, "/mnt/ext4/other")]);
+}
+
+#[test]
+fn tables_may_come_before_everything_else() {
+    let mut recorder = Recorder::with(header());
+    recorder.judge().inode(&file(A, 131, XFS, true, "a"));
+    let mut later = file(A, 777, XFS, true, "later");
+    later.since = Nanos(50_000_000);
+    recorder.judge().inode(&later);
+    recorder.run(1, unlocked_punch(A));
+    recorder.time = 60_000_000;
+    recorder.run(
+        1,
+        without(fallocate(A, ZERO, OFFSET, OFFSET), |step| {
+            is_lock(step, A, InvalidateLock)
+        }),
+    );
+    let report = recorder.finish();
+    let files: Vec<_> = report.findings.iter().map(|f| f.inode.0).collect();
+    assert_eq!(files, [131, 777]);
+}
+
+#[test]
+fn acts_on_a_file_never_named_are_not_judged() {
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    recorder.run(1, unlocked_punch(0xffff_8880_0900_0000));
+    let report = recorder.finish();
+    assert_eq!(
+        (report.verdict, report.unjudged),
+        (Verdict::Inconclusive, 1)
+    );
+}
+
+#[test]
+fn operations_begun_before_the_recording_are_not_judged() {
+    let mut header = header();
+    header.started = Nanos(50_000_000);
+    let mut recorder = Recorder::with(header);
+    recorder.judge().inode(&file(A, 131, XFS, true, "a"));
+    recorder.judge().inode(&file(B, 132, XFS, true, "b"));
+    let op = unlocked_punch(A);
+    recorder.run(1, op[..2].to_vec());
+    recorder.time = 60_000_000;
+    recorder.run(1, op[2..].to_vec());
+    clean_run(&mut recorder);
+    let report = recorder.finish();
+    assert_eq!((report.verdict, report.unjudged), (Verdict::Clean, 0));
+}
+
+fn with_missing(group: &str) -> Recorder {
+    let mut header = header();
+    for hook in &mut header.hooks {
+        if hook.group == group {
+            hook.attached = Err("not in kallsyms".to_owned());
+        }
+    }
+    let mut recorder = Recorder::with(header);
+    recorder.judge().inode(&file(A, 131, XFS, true, "a"));
+    recorder.judge().inode(&file(B, 132, XFS, true, "b"));
+    clean_run(&mut recorder);
+    recorder
+}
+
+#[test]
+fn a_missing_hook_lowers_the_claim() {
+    let report = with_missing("xfs/bunmapi").finish();
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    assert!(
+        report.reasons[0].contains("xfs/bunmapi"),
+        "{:?}",
+        report.reasons
+    );
+    assert_eq!(
+        with_missing("rwsem/contention").finish().verdict,
+        Verdict::Clean
+    );
+}
+
+#[test]
+fn without_every_lock_hook_nothing_counts_as_unlocked() {
+    let mut recorder = with_missing("down_write");
+    recorder.run(1, unlocked_punch(A));
+    let report = recorder.finish();
+    assert_eq!(
+        (report.verdict, report.unjudged),
+        (Verdict::Inconclusive, 1)
+    );
+}
+
+fn with_misses(count: u64, ops: usize) -> Verdict {
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    for _ in 0..ops {
+        recorder.run(1, unlocked_punch(A));
+    }
+    let to = Nanos(recorder.time);
+    recorder.judge().loss(&Loss {
+        cpu: None,
+        from: Nanos(0),
+        to,
+        count,
+        cause: LossCause::Missed,
+    });
+    recorder.finish().verdict
+}
+
+#[test]
+fn what_skipped_programs_can_explain_is_no_finding() {
+    assert_eq!(with_misses(1, 1), Verdict::Inconclusive);
+    assert_eq!(with_misses(1, 2), Verdict::Findings);
+}
+
+#[test]
+fn losses_and_torn_traces_are_inconclusive() {
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    let (from, to) = (Nanos(1), Nanos(2));
+    recorder.judge().loss(&Loss {
+        cpu: Some(0),
+        from,
+        to,
+        count: 3,
+        cause: LossCause::Ring,
+    });
+    let report = recorder.finish();
+    assert_eq!((report.verdict, report.lost), (Verdict::Inconclusive, 3));
+
+    let judge = Judge::new(&header());
+    let report = judge.finish(None, Some("no footer".to_owned()));
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    assert_eq!(report.incomplete.as_deref(), Some("no footer"));
+    assert_eq!(report.reasons.len(), 3, "{:?}", report.reasons);
+}
+
+#[test]
+fn the_footer_says_how_often_hooks_ran() {
+    let footer = Footer {
+        runs: vec![(HookId(1), 42)],
+        ..Footer::default()
+    };
+    let report = Judge::new(&header()).finish(Some(&footer), None);
+    assert_eq!(report.hooks[1].runs, Some(42));
+    assert_eq!(report.hooks[0].runs, None);
+}

@@ -1,0 +1,172 @@
+//! The guest's serial console and kernel log: stages, and reports that the kernel
+//! itself makes of its state.
+
+use std::collections::BTreeSet;
+
+use super::job::CONSOLE_PREFIX;
+
+/// Starts of a kernel message that no healthy kernel prints.
+const SPLAT_STARTS: &[&str] = &[
+    "Kernel panic - not syncing",
+    "BUG: ",
+    "kernel BUG at ",
+    "Oops: ",
+    "WARNING: ",
+    "general protection fault",
+    "watchdog: BUG: ",
+    "rcu: INFO: ",
+    "INFO: rcu",
+    "UBSAN: ",
+    "KASAN: ",
+    "KCSAN: ",
+    "DEBUG_LOCKS_WARN_ON",
+    "XFS: Assertion failed",
+    "EXT4-fs error",
+    "EXT4-fs warning",
+];
+
+/// Pieces that mark such a message wherever they stand.
+const SPLAT_PIECES: &[&str] = &[
+    "blocked for more than",
+    "): Internal error ",
+    "): Metadata corruption detected",
+    "): Corruption of in-memory data",
+    "Shutting down filesystem",
+    "stack segment: ",
+    "invalid opcode: ",
+];
+
+/// A line of the console.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// The guest program reached a stage.
+    Stage(String),
+    /// The guest program failed.
+    Error(String),
+    /// Anything else.
+    Other(String),
+}
+
+/// Says what a console line is; removes control sequences.
+pub fn classify(line: &str) -> Line {
+    let clean = clean(line);
+    // The kernel's messages may share a line with the guest's.
+    if let Some(at) = clean.find(CONSOLE_PREFIX) {
+        let message = &clean[at + CONSOLE_PREFIX.len()..];
+        if let Some(stage) = message.strip_prefix("stage ") {
+            return Line::Stage(stage.to_owned());
+        }
+        if let Some(error) = message.strip_prefix("error: ") {
+            return Line::Error(error.to_owned());
+        }
+    }
+    Line::Other(clean)
+}
+
+/// The kernel's complaints in a console or kernel log, without time stamps, each once.
+pub fn splats(text: &str) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    text.lines()
+        .filter_map(|line| {
+            let clean = clean(line);
+            let message = message_of(&clean)?;
+            let hit = SPLAT_STARTS.iter().any(|start| message.starts_with(start))
+                || SPLAT_PIECES.iter().any(|piece| message.contains(piece));
+            (hit && seen.insert(message.to_owned())).then(|| message.to_owned())
+        })
+        .collect()
+}
+
+/// The text after `[   12.345678]` and, if there, `[   T123]`; `None` if the kernel did
+/// not print the line, so that a program's output is never taken for a complaint.
+fn message_of(line: &str) -> Option<&str> {
+    // klogctl prefixes the level.
+    let line = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+        Some((level, rest)) if level.bytes().all(|byte| byte.is_ascii_digit()) => rest,
+        _ => line,
+    };
+    let (stamp, mut message) = line.trim_start().strip_prefix('[')?.split_once(']')?;
+    stamp.trim().parse::<f64>().ok()?;
+    message = message.trim_start();
+    if let Some((caller, rest)) = message
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        && caller.trim().starts_with(['T', 'C'])
+        && caller.trim()[1..].bytes().all(|byte| byte.is_ascii_digit())
+    {
+        message = rest.trim_start();
+    }
+    Some(message)
+}
+
+/// Removes terminal sequences and other control characters.
+fn clean(line: &str) -> String {
+    let mut clean = String::with_capacity(line.len());
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        if character == '\x1b' {
+            if characters.next_if(|next| matches!(next, '[' | 'c')) == Some('[') {
+                while characters
+                    .next()
+                    .is_some_and(|next| !next.is_ascii_alphabetic())
+                {}
+            }
+        } else if !character.is_control() || character == '\t' {
+            clean.push(character);
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONSOLE: &str = "\
+\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2-debian-1.16.2-1)
+[    0.000000] Linux version 6.12.117+deb12-amd64
+[    0.512000] RETBleed: WARNING: Spectre v2 mitigation leaves CPU vulnerable
+[    2.300000] XFS (pmem0): Mounting V5 Filesystem 1f
+WARNING: mkfs: this comes from a program
+[    9.100000] WARNING: CPU: 1 PID: 88 at fs/xfs/xfs_inode.c:307 xfs_assert_ilocked+0x3f/0x70 [xfs]
+[    9.100001] Modules linked in: xfs
+[    9.100000] WARNING: CPU: 1 PID: 88 at fs/xfs/xfs_inode.c:307 xfs_assert_ilocked+0x3f/0x70 [xfs]
+<4>[   10.000000][   T99] WARNING: fs/dax.c:452 at dax_disassociate_entry+0x7a/0xc0
+[   11.000000] BUG: kernel NULL pointer dereference, address: 0000000000000010
+[   11.000001] Oops: Oops: 0000 [#1] PREEMPT SMP NOPTI
+[   42.000000] INFO: task fault:91 blocked for more than 30 seconds.
+[   50.000000] XFS (pmem0): Internal error ltbno + ltlen > bno at line 1940
+[   60.000000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b
+";
+
+    #[test]
+    fn the_kernels_complaints_are_found_once_each() {
+        let splats = splats(CONSOLE);
+        let starts = [
+            "WARNING: CPU: 1 PID: 88",
+            "WARNING: fs/dax.c:452",
+            "BUG: kernel NULL pointer",
+            "Oops: Oops: 0000",
+            "INFO: task fault:91 blocked",
+            "XFS (pmem0): Internal error",
+            "Kernel panic - not syncing",
+        ];
+        assert_eq!(splats.len(), starts.len(), "{splats:#?}");
+        for (splat, start) in splats.iter().zip(starts) {
+            assert!(splat.starts_with(start), "{splat}");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_guest_are_told_apart() {
+        assert_eq!(
+            classify("faultline-guest: stage modules\r"),
+            Line::Stage("modules".into())
+        );
+        assert_eq!(
+            classify("[    2.0] x faultline-guest: error: mount failed"),
+            Line::Error("mount failed".into())
+        );
+        assert_eq!(classify("\x1b[2Jplain"), Line::Other("plain".into()));
+    }
+}

@@ -1,0 +1,294 @@
+//! Runs a command with a time limit, its output in files.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::lab::job::{CommandJob, CommandOutcome, FilesystemJob};
+
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// A task stuck in the kernel does not die of SIGKILL.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// Background children may keep a pipe open.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Runs a command of the job; every failure is part of the outcome.
+pub(super) fn run(job: &CommandJob, directory: &Path) -> CommandOutcome {
+    let started = Instant::now();
+    let mut outcome = CommandOutcome {
+        name: job.name.clone(),
+        status: None,
+        signal: None,
+        timed_out: false,
+        seconds: 0.0,
+        error: None,
+    };
+    match execute(job, directory) {
+        Ok(End::Exited(status)) => {
+            outcome.status = status.code();
+            outcome.signal = status.signal();
+        }
+        Ok(End::Killed { status, waiting }) => {
+            outcome.timed_out = true;
+            outcome.signal = status.and_then(|status| status.signal());
+            outcome.error = Some(format!(
+                "killed after {} s{}; its tasks were in:\n{waiting}",
+                job.timeout_seconds,
+                if status.is_none() {
+                    " and did not die"
+                } else {
+                    ""
+                }
+            ));
+        }
+        Err(error) => outcome.error = Some(format!("{error:#}")),
+    }
+    outcome.seconds = started.elapsed().as_secs_f64();
+    reap_orphans();
+    outcome
+}
+
+/// Makes a filesystem.
+///
+/// # Errors
+/// mkfs fails; the message has its output.
+pub(super) fn mkfs(filesystem: &FilesystemJob, limit: Duration) -> Result<()> {
+    let program = format!("mkfs.{}", filesystem.kind.module());
+    let log_path = Path::new("/tmp").join(&program);
+    let log = File::create(&log_path)?;
+    let mut command = prepare(&program);
+    command.args(&filesystem.mkfs).arg(&filesystem.device);
+    command.stdout(log.try_clone()?).stderr(log);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot run {program}"))?;
+    match wait(&mut child, limit)? {
+        End::Exited(status) if status.success() => Ok(()),
+        End::Exited(status) => {
+            let text = fs::read_to_string(&log_path).unwrap_or_default();
+            bail!("{program} failed ({status}): {}", text.trim())
+        }
+        End::Killed { waiting, .. } => {
+            bail!(
+                "{program} killed after {} s; it was in:\n{waiting}",
+                limit.as_secs()
+            )
+        }
+    }
+}
+
+enum End {
+    Exited(ExitStatus),
+    Killed {
+        /// `None` if it did not even die.
+        status: Option<ExitStatus>,
+        /// Kernel stacks of its tasks before the kill.
+        waiting: String,
+    },
+}
+
+fn prepare(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env("PATH", PATH)
+        .env("HOME", "/root")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .process_group(0);
+    command
+}
+
+fn execute(job: &CommandJob, directory: &Path) -> Result<End> {
+    let (program, arguments) = job.argv.split_first().context("the command is empty")?;
+    if job.name.contains('/') || job.name.is_empty() {
+        bail!("`{}` cannot name a file", job.name);
+    }
+    // Found here, since the lookup of Command uses the parent's PATH.
+    let program = locate(program).with_context(|| format!("no program {program} in the guest"))?;
+    let mut command = prepare(&program);
+    command.args(arguments).envs(&job.env);
+    let stdout = File::create(directory.join(format!("{}.stdout", job.name)))?;
+    let stderr = File::create(directory.join(format!("{}.stderr", job.name)))?;
+    if !job.console {
+        command.stdout(stdout).stderr(stderr);
+        return wait(
+            &mut spawn(&mut command)?,
+            Duration::from_secs(job.timeout_seconds),
+        );
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn(&mut command)?;
+    let (sender, done) = mpsc::channel();
+    let pipes: [(Option<Box<dyn Read + Send>>, File); 2] = [
+        (child.stdout.take().map(|pipe| Box::new(pipe) as _), stdout),
+        (child.stderr.take().map(|pipe| Box::new(pipe) as _), stderr),
+    ];
+    for (pipe, file) in pipes {
+        if let Some(pipe) = pipe {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                tee(pipe, file);
+                // The receiver is gone if the command was given up.
+                let _ = sender.send(());
+            });
+        }
+    }
+    drop(sender);
+    let end = wait(&mut child, Duration::from_secs(job.timeout_seconds));
+    let deadline = Instant::now() + DRAIN_LIMIT;
+    while done
+        .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        .is_ok()
+    {}
+    end
+}
+
+fn spawn(command: &mut Command) -> Result<Child> {
+    command
+        .spawn()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))
+}
+
+fn locate(program: &str) -> Option<String> {
+    if program.contains('/') {
+        return Some(program.to_owned());
+    }
+    PATH.split(':')
+        .map(|directory| format!("{directory}/{program}"))
+        .find(|path| Path::new(path).exists())
+}
+
+/// Copies to the file and to the console; a console that fails loses its copy only.
+fn tee(mut pipe: impl Read, mut file: File) {
+    let mut console = File::options().write(true).open("/dev/console").ok();
+    let mut buffer = [0; 4096];
+    while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+        if file.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+        if let Some(console) = &mut console {
+            let _ = console.write_all(&buffer[..length]);
+        }
+    }
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Result<End> {
+    if ends_within(child, limit)? {
+        return Ok(End::Exited(child.wait()?));
+    }
+    let waiting = stacks(child.id());
+    // What blocks goes into the kernel log too, with every task of the machine.
+    let _ = fs::write("/proc/sysrq-trigger", "w");
+    // A group that is gone needs no signal.
+    let _ = killpg(group_of(child)?, Signal::SIGKILL);
+    let status = if ends_within(child, KILL_LIMIT)? {
+        Some(child.wait()?)
+    } else {
+        None
+    };
+    Ok(End::Killed { status, waiting })
+}
+
+fn group_of(child: &Child) -> Result<Pid> {
+    Ok(Pid::from_raw(i32::try_from(child.id())?))
+}
+
+/// Waits for the end of a process without reaping it.
+fn ends_within(child: &Child, limit: Duration) -> Result<bool> {
+    // SAFETY: plain system call; the result is checked.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+    let raw = i32::try_from(raw)?;
+    if raw < 0 {
+        return Err(io::Error::last_os_error()).context("cannot watch the command");
+    }
+    // SAFETY: the descriptor was just opened and has no other owner.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut poll = libc::pollfd {
+            fd: pidfd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let milliseconds = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one descriptor, and the array lives across the call.
+        match unsafe { libc::poll(&mut poll, 1, milliseconds) } {
+            1 => return Ok(true),
+            0 if left < Duration::from_millis(1) => return Ok(false),
+            0 => {}
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error).context("cannot wait for the command");
+                }
+            }
+        }
+    }
+}
+
+/// Kernel stacks of the tasks in the command's process group.
+fn stacks(group: u32) -> String {
+    let mut text = String::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let path = process.path();
+        let Ok(stat) = fs::read_to_string(path.join("stat")) else {
+            continue;
+        };
+        // Name in parentheses, then state, parent, group.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        if fields.split(' ').nth(2) != Some(group.to_string().as_str()) {
+            continue;
+        }
+        for task in fs::read_dir(path.join("task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let task_name = task.file_name();
+            text.push_str(&format!(
+                "{} {}\n",
+                task_name.display(),
+                read("comm").trim()
+            ));
+            text.push_str(&read("stack"));
+        }
+    }
+    text
+}
+
+/// Kills what the commands left running; it would keep the filesystems busy.
+pub(super) fn kill_everything() {
+    // From pid 1 this spares pid 1; it fails if there is nothing to kill.
+    if kill(Pid::from_raw(-1), Signal::SIGKILL).is_ok() {
+        // What does not die of it hangs in the kernel, and unmounting has a limit.
+        let deadline = Instant::now() + KILL_LIMIT;
+        while Instant::now() < deadline {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(2)),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Collects children whose parents are gone; pid 1 inherits them.
+fn reap_orphans() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            return;
+        }
+    }
+}

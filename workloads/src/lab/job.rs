@@ -1,0 +1,278 @@
+//! What the host asks of a guest, and what the guest answers; both as JSON.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Path of the job inside the guest.
+pub const JOB_PATH: &str = "/etc/faultline/job.json";
+/// Directory of the modules inside the guest.
+pub const MODULE_DIR: &str = "/lib/faultline";
+/// Mount point of the directory shared with the host, and its mount tag.
+pub const RESULT_DIR: &str = "/result";
+/// Mount tag of the shared directory.
+pub const RESULT_TAG: &str = "result";
+/// Name of the answer inside the shared directory.
+pub const OUTCOME_NAME: &str = "outcome.json";
+/// Name of the kernel log inside the shared directory.
+pub const DMESG_NAME: &str = "dmesg.txt";
+/// What starts every line the guest program prints on the console.
+pub const CONSOLE_PREFIX: &str = "faultline-guest: ";
+
+/// A filesystem the lab can make, mount and rebuild.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilesystemKind {
+    /// XFS.
+    Xfs,
+    /// ext4.
+    Ext4,
+}
+
+impl FilesystemKind {
+    /// Name of the kernel module, and of the type for mount(2).
+    pub fn module(self) -> &'static str {
+        match self {
+            Self::Xfs => "xfs",
+            Self::Ext4 => "ext4",
+        }
+    }
+
+    /// The kernel's configuration option.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Xfs => "CONFIG_XFS_FS",
+            Self::Ext4 => "CONFIG_EXT4_FS",
+        }
+    }
+
+    /// Name from text.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Xfs, Self::Ext4]
+            .into_iter()
+            .find(|kind| kind.module() == text)
+    }
+}
+
+/// A filesystem to be made and mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesystemJob {
+    /// Which one.
+    pub kind: FilesystemKind,
+    /// Block device, `/dev/pmem0`.
+    pub device: String,
+    /// Arguments of mkfs before the device.
+    pub mkfs: Vec<String>,
+    /// Mount options, comma separated.
+    pub options: String,
+    /// Mount point; created.
+    pub target: String,
+}
+
+impl FilesystemJob {
+    /// XFS with DAX on `/dev/pmem0` at `/mnt/xfs`.
+    pub fn xfs_dax() -> Self {
+        Self {
+            kind: FilesystemKind::Xfs,
+            device: "/dev/pmem0".into(),
+            mkfs: ["-q", "-f", "-m", "reflink=0"].map(str::to_owned).into(),
+            options: "dax=always".into(),
+            target: "/mnt/xfs".into(),
+        }
+    }
+
+    /// ext4 with DAX on `/dev/pmem1` at `/mnt/ext4`.
+    pub fn ext4_dax() -> Self {
+        Self {
+            kind: FilesystemKind::Ext4,
+            device: "/dev/pmem1".into(),
+            mkfs: ["-q", "-F", "-b", "4096"].map(str::to_owned).into(),
+            options: "dax=always".into(),
+            target: "/mnt/ext4".into(),
+        }
+    }
+
+    /// The same filesystem through the page cache.
+    pub fn through_page_cache(mut self) -> Self {
+        self.options = "dax=never".into();
+        self
+    }
+}
+
+/// A command to be run in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandJob {
+    /// Names its output files, `NAME.stdout` and `NAME.stderr`; no slash.
+    pub name: String,
+    /// Program and arguments; the program is looked for in `PATH`.
+    pub argv: Vec<String>,
+    /// Added to the guest's environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Seconds after which it is killed.
+    pub timeout_seconds: u64,
+    /// Whether its output also goes to the serial console.
+    #[serde(default)]
+    pub console: bool,
+}
+
+impl CommandJob {
+    /// A command with no environment of its own, killed after a minute.
+    pub fn new(name: &str, argv: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            env: BTreeMap::new(),
+            timeout_seconds: 60,
+            console: false,
+        }
+    }
+}
+
+/// All a guest has to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Modules to load, in order: file names below [`MODULE_DIR`].
+    pub modules: Vec<String>,
+    /// Filesystems to make and mount, in order.
+    pub filesystems: Vec<FilesystemJob>,
+    /// Commands to run, in order; one that fails does not stop the next.
+    pub commands: Vec<CommandJob>,
+}
+
+/// How far the guest came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestStage {
+    /// User space is up.
+    #[default]
+    Boot,
+    /// Loading modules.
+    Modules,
+    /// Waiting for the block devices.
+    Devices,
+    /// Making and mounting filesystems.
+    Filesystems,
+    /// Running the commands.
+    Commands,
+    /// Unmounting.
+    Unmount,
+    /// Everything was done.
+    Done,
+}
+
+/// What became of a filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountOutcome {
+    /// Mount point.
+    pub target: String,
+    /// The line of `/proc/mounts`: the options that hold, not those asked for.
+    pub mounted: String,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandOutcome {
+    /// Name from the job.
+    pub name: String,
+    /// Exit status; `None` if it was killed or did not start.
+    pub status: Option<i32>,
+    /// Signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether its time ran out.
+    pub timed_out: bool,
+    /// Wall time in the guest.
+    pub seconds: f64,
+    /// Why it did not start, or what its tasks were waiting for when its time ran out.
+    pub error: Option<String>,
+}
+
+impl CommandOutcome {
+    /// Whether it ran to its end with status 0.
+    pub fn succeeded(&self) -> bool {
+        self.status == Some(0)
+    }
+}
+
+/// The guest's answer; written again after every step.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How far the guest came.
+    pub stage: GuestStage,
+    /// `uname -r`.
+    pub release: String,
+    /// Kernel's clock when user space came up, in seconds.
+    pub boot_seconds: f64,
+    /// Kernel's clock when the first command started, in seconds.
+    pub ready_seconds: Option<f64>,
+    /// Filesystems mounted.
+    pub mounts: Vec<MountOutcome>,
+    /// Commands that ended.
+    pub commands: Vec<CommandOutcome>,
+    /// The error that stopped the job.
+    pub error: Option<String>,
+    /// Things that failed and did not stop the job.
+    pub warnings: Vec<String>,
+    /// End of the kernel log, if the job was stopped or a command failed.
+    pub dmesg_tail: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether the guest did all it was asked and every command succeeded.
+    pub fn succeeded(&self) -> bool {
+        self.stage == GuestStage::Done
+            && self.error.is_none()
+            && self.commands.iter().all(CommandOutcome::succeeded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_survives_json() {
+        let job = Job {
+            modules: vec!["libnvdimm.ko".into(), "xfs.ko".into()],
+            filesystems: vec![
+                FilesystemJob::xfs_dax(),
+                FilesystemJob::ext4_dax().through_page_cache(),
+            ],
+            commands: vec![CommandJob {
+                env: BTreeMap::from([("RUST_BACKTRACE".into(), "1".into())]),
+                console: true,
+                ..CommandJob::new("list", &["ls", "/mnt/xfs"])
+            }],
+        };
+        let text = serde_json::to_string(&job).unwrap();
+        assert!(text.contains(r#""kind":"xfs""#), "{text}");
+        assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
+    }
+
+    #[test]
+    fn env_and_console_may_be_left_out() {
+        let text = r#"{"name":"a","argv":["true"],"timeout_seconds":5}"#;
+        let command: CommandJob = serde_json::from_str(text).unwrap();
+        assert!(command.env.is_empty() && !command.console);
+    }
+
+    #[test]
+    fn success_needs_the_last_stage_and_every_command() {
+        let mut outcome = Outcome {
+            stage: GuestStage::Done,
+            ..Outcome::default()
+        };
+        assert!(outcome.succeeded());
+        outcome.commands.push(CommandOutcome {
+            name: "a".into(),
+            status: Some(1),
+            signal: None,
+            timed_out: false,
+            seconds: 0.1,
+            error: None,
+        });
+        assert!(!outcome.succeeded());
+        let text = serde_json::to_string(&outcome).unwrap();
+        assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), outcome);
+    }
+}

@@ -1,0 +1,358 @@
+//! Filesystem modules of a kernel, rebuilt with a patch.
+//!
+//! Built out of tree from Debian's source and headers packages of the kernel's own
+//! version, so the result loads on the unchanged image. The unpatched objects are built
+//! once for each filesystem; a patch recompiles only the files it touches.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, anyhow, bail};
+use sha2::{Digest, Sha256};
+
+use super::cache::Cache;
+use super::elf;
+use super::host;
+use super::job::FilesystemKind;
+use super::kernel::Kernel;
+use super::packages::{self, Package, output, tail};
+use super::progress::{Progress, ProgressFn};
+
+/// Where a tree was built; kbuild writes this path into its `.cmd` files.
+const BUILD_PATH: &str = "build-path";
+
+/// Builds a filesystem module with a patch (`patch -p1` on the kernel tree) applied, or
+/// takes it from the cache. Returns the path of the stripped object.
+///
+/// # Errors
+/// Build tools are missing (the message has the `apt-get` line), the mirrors no longer
+/// have the source of this kernel version, the patch does not apply without fuzz, or
+/// the compiler fails.
+pub fn build(
+    cache: &Cache,
+    kernel: &Kernel,
+    filesystem: FilesystemKind,
+    patch: &str,
+    progress: &mut ProgressFn,
+) -> Result<PathBuf> {
+    let name = filesystem.module();
+    let item = cache.item(
+        &format!("modules/{}_{name}_{}", kernel.version, digest(patch)),
+        |staging| {
+            let headers = headers(cache, kernel, progress)?;
+            let baseline = baseline(cache, kernel, filesystem, &headers, progress)?;
+            progress(Progress::BuildingModule(format!(
+                "{name} for {}, patched",
+                kernel.release
+            )));
+            let tree = staging.dir.join("tree");
+            copy_tree(&baseline, &tree)?;
+            relocate(&tree)?;
+            apply(patch, &tree)?;
+            make(&headers, &tree, filesystem, &staging.dir.join("build.log"))?;
+            let object = staging.dir.join(format!("{name}.ko"));
+            strip(
+                &tree.join(source_dir(filesystem)).join(format!("{name}.ko")),
+                &object,
+            )?;
+            fs::write(staging.dir.join("applied.patch"), patch)?;
+            fs::remove_dir_all(&tree).context("cannot remove the build tree")
+        },
+    )?;
+    Ok(item.join(format!("{name}.ko")))
+}
+
+fn source_dir(filesystem: FilesystemKind) -> String {
+    format!("fs/{}", filesystem.module())
+}
+
+fn digest(patch: &str) -> String {
+    let hash = Sha256::digest(patch.as_bytes());
+    hash.iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Unpacks headers and kbuild; returns the directory `make -C` wants.
+fn headers(cache: &Cache, kernel: &Kernel, progress: &mut ProgressFn) -> Result<PathBuf> {
+    let package = format!("linux-headers-{}", kernel.release);
+    let item = cache.item(&format!("headers/{}", kernel.version), |staging| {
+        let version = of_kernel(kernel)?;
+        let root = staging.dir.join("root");
+        fs::create_dir_all(&root)?;
+        let mut parts = vec![package.clone()];
+        parts.extend(packages::dependencies(&package).into_iter().filter(|name| {
+            name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-")
+        }));
+        for name in parts {
+            let package = Package {
+                name,
+                version: version.clone(),
+            };
+            packages::unpack_into(&package, &root, progress).context(SOURCE_GONE)?;
+        }
+        let makefile = root.join("usr/src").join(&package).join("Makefile");
+        let text = fs::read_to_string(&makefile)
+            .with_context(|| format!("cannot read {}", makefile.display()))?;
+        let place = staging.destination.join("root/usr/src/");
+        fs::write(
+            &makefile,
+            text.replace("/usr/src/", &place.to_string_lossy()),
+        )?;
+        Ok(())
+    })?;
+    Ok(item.join("root/usr/src").join(package))
+}
+
+const SOURCE_GONE: &str = "the mirrors keep source and headers only for the newest kernels: \
+                           run `apt-get update` and take the newest kernel of the series";
+
+fn of_kernel(kernel: &Kernel) -> Result<String> {
+    if kernel.version.is_empty() {
+        bail!(
+            "kernel {} was given by path: its modules cannot be rebuilt from Debian's packages",
+            kernel.release
+        );
+    }
+    Ok(kernel.version.clone())
+}
+
+/// Unpacks `fs/xfs` and `fs/ext4` of the kernel's source.
+fn sources(cache: &Cache, kernel: &Kernel, progress: &mut ProgressFn) -> Result<PathBuf> {
+    cache.item(&format!("sources/{}", kernel.version), |staging| {
+        let name = format!("linux-source-{}", kernel.source_series()?);
+        let package = Package {
+            name: name.clone(),
+            version: of_kernel(kernel)?,
+        };
+        let root = staging.dir.join("root");
+        fs::create_dir_all(&root)?;
+        packages::unpack_into(&package, &root, progress).context(SOURCE_GONE)?;
+        let archive = root.join(format!("usr/src/{name}.tar.xz"));
+        output(
+            "tar",
+            &[
+                "-xf".as_ref(),
+                archive.as_os_str(),
+                "-C".as_ref(),
+                staging.dir.as_os_str(),
+                "--strip-components=1".as_ref(),
+                format!("{name}/fs/xfs").as_ref(),
+                format!("{name}/fs/ext4").as_ref(),
+            ],
+        )?;
+        fs::remove_dir_all(&root).context("cannot remove the unpacked package")
+    })
+}
+
+/// The unpatched tree with its objects.
+fn baseline(
+    cache: &Cache,
+    kernel: &Kernel,
+    filesystem: FilesystemKind,
+    headers: &Path,
+    progress: &mut ProgressFn,
+) -> Result<PathBuf> {
+    let name = filesystem.module();
+    cache.item(&format!("trees/{}_{name}", kernel.version), |staging| {
+        require_tools(headers)?;
+        let sources = sources(cache, kernel, progress)?;
+        progress(Progress::BuildingModule(format!(
+            "{name} for {}, all of it (once)",
+            kernel.release
+        )));
+        fs::create_dir_all(staging.dir.join("fs"))?;
+        let directory = source_dir(filesystem);
+        copy_tree(&sources.join(&directory), &staging.dir.join(&directory))?;
+        fs::write(
+            staging.dir.join(BUILD_PATH),
+            staging.dir.as_os_str().as_encoded_bytes(),
+        )?;
+        make(
+            headers,
+            &staging.dir,
+            filesystem,
+            &staging.dir.join("build.log"),
+        )
+    })
+}
+
+fn require_tools(headers: &Path) -> Result<()> {
+    let variables = fs::read_to_string(headers.join(".kernelvariables")).unwrap_or_default();
+    host::require(&host::build_tools(compiler(&variables).as_deref()))
+}
+
+/// The compiler the kernel was built with: `gcc-12` of `CC = … $(CROSS_COMPILE)gcc-12`.
+fn compiler(variables: &str) -> Option<String> {
+    let line = variables
+        .lines()
+        .find(|line| line.trim_start().starts_with("CC "))?;
+    let word = line.rsplit([' ', ')']).next()?.trim();
+    word.starts_with("gcc").then(|| word.to_owned())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    // Time stamps must survive: make compares them.
+    let arguments = [
+        "-a".as_ref(),
+        "--reflink=auto".as_ref(),
+        from.as_os_str(),
+        to.as_os_str(),
+    ];
+    output("cp", &arguments)
+        .map(drop)
+        .context("cannot copy the build tree")
+}
+
+/// Rewrites the paths in kbuild's files to where the tree stands now; kbuild would
+/// otherwise compile everything again.
+fn relocate(tree: &Path) -> Result<()> {
+    let recorded = tree.join(BUILD_PATH);
+    let old = fs::read_to_string(&recorded)
+        .with_context(|| format!("cannot read {}", recorded.display()))?;
+    let new = tree.to_string_lossy().into_owned();
+    rewrite_below(tree, &old, &new)
+}
+
+fn rewrite_below(directory: &Path, old: &str, new: &str) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            rewrite_below(&path, old, new)?;
+            continue;
+        }
+        if !path
+            .extension()
+            .is_some_and(|extension| extension == "cmd" || extension == "mod")
+        {
+            continue;
+        }
+        let modified = entry.metadata()?.modified()?;
+        let text = fs::read_to_string(&path)?;
+        fs::write(&path, text.replace(old, new))?;
+        fs::File::options()
+            .write(true)
+            .open(&path)?
+            .set_modified(modified)?;
+    }
+    Ok(())
+}
+
+fn apply(patch: &str, tree: &Path) -> Result<()> {
+    let mut child = Command::new("patch")
+        .args(["-p1", "--fuzz=0", "--no-backup-if-mismatch", "-d"])
+        .arg(tree)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run patch; `apt-get install patch`")?;
+    let mut stdin = child
+        .stdin
+        .take()
+        .ok_or_else(|| anyhow!("patch has no stdin"))?;
+    // A patch that stops reading has printed why.
+    let _ = stdin.write_all(patch.as_bytes());
+    drop(stdin);
+    let result = child.wait_with_output()?;
+    if !result.status.success() {
+        bail!(
+            "the patch does not apply to this kernel version:\n{}",
+            tail(&String::from_utf8_lossy(&result.stdout), 8)
+        );
+    }
+    Ok(())
+}
+
+fn make(headers: &Path, tree: &Path, filesystem: FilesystemKind, log: &Path) -> Result<()> {
+    let jobs = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let log_file = fs::File::create(log).context("cannot create the build log")?;
+    let status = Command::new("make")
+        .arg("-C")
+        .arg(headers)
+        .arg(format!("M={}", tree.join(source_dir(filesystem)).display()))
+        .arg(format!("{}=m", filesystem.option()))
+        .arg("modules")
+        .arg(format!("-j{jobs}"))
+        .env_remove("MAKEFLAGS")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(log_file.try_clone()?)
+        .stderr(log_file)
+        .status()
+        .context("cannot run make; `apt-get install make`")?;
+    if !status.success() {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        bail!(
+            "building {} failed ({status}):\n{}",
+            filesystem.module(),
+            tail(&text, 25)
+        );
+    }
+    Ok(())
+}
+
+/// Strips DWARF (50 MB of xfs.ko become 3) and checks that the type information stays.
+fn strip(object: &Path, stripped: &Path) -> Result<()> {
+    let arguments: [&OsStr; 4] = [
+        "--strip-debug".as_ref(),
+        object.as_os_str(),
+        "-o".as_ref(),
+        stripped.as_os_str(),
+    ];
+    output("strip", &arguments)?;
+    let bytes = fs::read(stripped).context("strip left no object")?;
+    if elf::section(&bytes, ".BTF").is_none() {
+        bail!(
+            "{} has no .BTF section; the kernel's headers must carry vmlinux and pahole must \
+             be installed (`apt-get install dwarves`)",
+            stripped.display()
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compiler_is_the_kernels_own() {
+        let text = "override ARCH = x86\nCCACHE = ccache\n\
+                    CC = $(if $(DEBIAN_KERNEL_USE_CCACHE),$(CCACHE)) $(CROSS_COMPILE)gcc-12\n";
+        assert_eq!(compiler(text).as_deref(), Some("gcc-12"));
+        assert_eq!(compiler(""), None);
+    }
+
+    #[test]
+    fn a_copied_tree_names_its_new_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("fs/xfs")).unwrap();
+        fs::write(tree.join(BUILD_PATH), "/old/place").unwrap();
+        let command = tree.join("fs/xfs/.a.o.cmd");
+        fs::write(&command, "savedcmd := gcc -o /old/place/fs/xfs/a.o\n").unwrap();
+        fs::write(tree.join("fs/xfs/a.c"), "/old/place").unwrap();
+        relocate(&tree).unwrap();
+        let text = fs::read_to_string(command).unwrap();
+        assert_eq!(
+            text,
+            format!("savedcmd := gcc -o {}/fs/xfs/a.o\n", tree.display())
+        );
+        assert_eq!(
+            fs::read_to_string(tree.join("fs/xfs/a.c")).unwrap(),
+            "/old/place"
+        );
+    }
+
+    #[test]
+    fn the_key_follows_the_patch() {
+        assert_ne!(digest("a"), digest("b"));
+        assert_eq!(digest("a").len(), 16);
+    }
+}

@@ -1,0 +1,189 @@
+//! Kernel patches that break one locking rule each, kept in `workloads/mutations/`.
+//!
+//! A patch starts with `# key: value` lines, an empty `#` line and a description.
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::job::FilesystemKind;
+
+/// Through which path the mutated filesystem must be mounted to show the bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `dax=always`.
+    Dax,
+    /// `dax=never`.
+    PageCache,
+}
+
+/// What a tracer should report on the mutated kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expectation<'a> {
+    /// Kind of the finding, `op-unprotected`.
+    pub kind: &'a str,
+    /// Operation, `fallocate/PUNCH_HOLE`.
+    pub operation: &'a str,
+    /// Lock class, `invalidate_lock`.
+    pub lock: &'a str,
+}
+
+/// A patch with its parsed header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mutation<'a> {
+    /// Name, `xfs-punch-unlocked`.
+    pub name: &'a str,
+    /// The filesystem whose module it breaks.
+    pub filesystem: FilesystemKind,
+    /// Class of the bug, `A`.
+    pub class: &'a str,
+    /// What should be found.
+    pub expect: Expectation<'a>,
+    /// How to mount.
+    pub mode: Mode,
+    /// The workload that meets the bug, `punch-vs-fault`.
+    pub scenario: &'a str,
+    /// What is wrong, in a sentence or two.
+    pub description: String,
+    /// The whole file: `patch` skips the header.
+    pub patch: &'a str,
+}
+
+const FILES: &[&str] = &[
+    include_str!("../../mutations/xfs-punch-unlocked.patch"),
+    include_str!("../../mutations/ext4-mkwrite-unlocked.patch"),
+    include_str!("../../mutations/xfs-truncate-shared.patch"),
+];
+
+/// The mutations this build carries.
+///
+/// # Errors
+/// A header is malformed; the tests exclude it.
+pub fn all() -> Result<Vec<Mutation<'static>>> {
+    FILES.iter().map(|text| parse(text)).collect()
+}
+
+/// The mutation of a name.
+///
+/// # Errors
+/// There is none; the message lists those there are.
+pub fn find(name: &str) -> Result<Mutation<'static>> {
+    let mutations = all()?;
+    let names: Vec<&str> = mutations.iter().map(|mutation| mutation.name).collect();
+    let known = names.join(", ");
+    mutations
+        .into_iter()
+        .find(|mutation| mutation.name == name)
+        .ok_or_else(|| anyhow!("no mutation {name}; there are {known}"))
+}
+
+/// Parses a patch with a header.
+///
+/// # Errors
+/// A key is missing or has a value that is not known.
+pub fn parse(text: &str) -> Result<Mutation<'_>> {
+    let header: Vec<&str> = text
+        .lines()
+        .map_while(|line| line.strip_prefix('#'))
+        .collect();
+    let split = header
+        .iter()
+        .position(|line| line.trim().is_empty())
+        .unwrap_or(header.len());
+    let (keys, prose) = header.split_at(split);
+    let value = |key: &str| {
+        keys.iter()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.trim() == key)
+            .map(|(_, value)| value.trim())
+            .with_context(|| format!("the patch header has no line `# {key}:`"))
+    };
+    let filesystem = value("filesystem")?;
+    let mode = value("mode")?;
+    Ok(Mutation {
+        name: value("name")?,
+        filesystem: FilesystemKind::parse(filesystem)
+            .ok_or_else(|| anyhow!("`{filesystem}` is neither xfs nor ext4"))?,
+        class: value("class")?,
+        expect: parse_expectation(value("expect")?)?,
+        mode: match mode {
+            "dax" => Mode::Dax,
+            "page-cache" => Mode::PageCache,
+            other => bail!("mode `{other}` is neither dax nor page-cache"),
+        },
+        scenario: value("scenario")?,
+        description: prose
+            .iter()
+            .map(|line| line.trim())
+            .collect::<Vec<_>>()
+            .join(" ")
+            .trim()
+            .to_owned(),
+        patch: text,
+    })
+}
+
+fn parse_expectation(text: &str) -> Result<Expectation<'_>> {
+    let field = |name: &str| {
+        text.split_whitespace()
+            .filter_map(|word| word.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+            .with_context(|| format!("`expect: {text}` has no {name}="))
+    };
+    Ok(Expectation {
+        kind: field("kind")?,
+        operation: field("op")?,
+        lock: field("lock")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_carried_patch_parses() {
+        let mutations = all().unwrap();
+        assert_eq!(mutations.len(), FILES.len());
+        for mutation in &mutations {
+            assert!(mutation.name.starts_with(mutation.filesystem.module()));
+            assert!(
+                mutation
+                    .patch
+                    .contains(&format!("+++ b/fs/{}/", mutation.filesystem.module()))
+            );
+            assert!(mutation.description.ends_with('.'), "{}", mutation.name);
+        }
+        let punch = find("xfs-punch-unlocked").unwrap();
+        assert_eq!(punch.class, "A");
+        assert_eq!(punch.mode, Mode::Dax);
+        assert_eq!(punch.scenario, "punch-vs-fault");
+        let expected = Expectation {
+            kind: "op-unprotected",
+            operation: "fallocate/PUNCH_HOLE",
+            lock: "invalidate_lock",
+        };
+        assert_eq!(punch.expect, expected);
+    }
+
+    #[test]
+    fn a_header_that_lacks_something_says_what() {
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        assert!(error("--- a/fs/xfs/xfs_file.c\n").contains("# filesystem:"));
+        let text = "# name: x\n# filesystem: xfs\n# class: A\n# expect: kind=k op=o lock=l\n\
+                    # mode: dax\n# scenario: s\n";
+        assert!(parse(text).is_ok());
+        assert!(error(&text.replace(" lock=l", "")).contains("lock="));
+        assert!(error(&text.replace(" xfs\n", " btrfs\n")).contains("btrfs"));
+        assert!(error(&text.replace("mode: dax", "mode: fast")).contains("fast"));
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        assert!(
+            find("nothing")
+                .unwrap_err()
+                .to_string()
+                .contains("xfs-truncate-shared")
+        );
+    }
+}

@@ -1,0 +1,295 @@
+//! What a run is asked for: kernel, machine, filesystems and commands.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::depends::{ModuleFile, ModuleIndex};
+use super::initramfs::{self, Archive};
+use super::job::{CommandJob, FilesystemJob, Job};
+use super::kernel::Kernel;
+use super::qemu::Accelerator;
+
+/// Modules every guest needs; those the kernel has built in are skipped.
+const BASE_MODULES: &[&str] = &[
+    "libnvdimm",
+    "nd_pmem",
+    "nd_e820",
+    "virtio_pci",
+    "9pnet_virtio",
+    "9p",
+];
+
+/// Sections of the kernel's memory model; a region that is not aligned gets no device.
+const ALIGNMENT_MIB: u32 = 128;
+
+/// The kernel and its initramfs lie below.
+const LOWEST_REGION_MIB: u32 = 512;
+
+/// A piece of the guest's memory that it sees as persistent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PmemRegion {
+    /// Size in MiB; XFS needs 300.
+    pub size_mib: u32,
+    /// Physical address in MiB; a multiple of 128, below the hole under 4 GiB.
+    pub start_mib: u32,
+}
+
+/// A module that replaces the kernel's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModuleOverride {
+    /// Module name, `xfs`.
+    pub name: String,
+    /// The object.
+    pub object: PathBuf,
+}
+
+/// A program of the host that the guest gets too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostBinary {
+    /// Name looked for in `PATH`, or a path.
+    pub source: String,
+    /// Path in the guest.
+    pub target: String,
+}
+
+impl HostBinary {
+    /// A program that keeps its name, in `/usr/bin`.
+    pub fn named(name: &str) -> Self {
+        let base = name.rsplit('/').next().unwrap_or(name);
+        Self {
+            source: name.to_owned(),
+            target: format!("/usr/bin/{base}"),
+        }
+    }
+}
+
+/// What to boot and what to do there.
+#[derive(Debug, Clone)]
+pub struct VmSpec<'a> {
+    /// The kernel.
+    pub kernel: &'a Kernel,
+    /// Modules that replace the kernel's own.
+    pub overrides: Vec<ModuleOverride>,
+    /// Modules to load beyond those of the job.
+    pub modules: Vec<String>,
+    /// Filesystems to make and mount.
+    pub filesystems: Vec<FilesystemJob>,
+    /// Commands to run.
+    pub commands: Vec<CommandJob>,
+    /// Becomes `/init` and `/usr/bin/faultline`; must call [`super::guest::run`] as pid 1.
+    pub binary: PathBuf,
+    /// Further programs of the host.
+    pub host_binaries: Vec<HostBinary>,
+    /// Further files: path on the host, path in the guest.
+    pub files: Vec<(PathBuf, String)>,
+    /// Memory in MiB, the persistent regions included.
+    pub memory_mib: u32,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Persistent memory, `/dev/pmem0` first.
+    pub regions: Vec<PmemRegion>,
+    /// Wall time after which QEMU is killed.
+    pub timeout: Duration,
+    /// Wall time after which a guest whose user space is not up is killed.
+    pub boot_timeout: Duration,
+    /// Where the guest leaves its results; a new temporary directory if `None`.
+    pub result_dir: Option<PathBuf>,
+    /// How to execute; tried out if `None`.
+    pub accelerator: Option<Accelerator>,
+    /// Words added to the kernel command line.
+    pub kernel_arguments: Vec<String>,
+}
+
+impl<'a> VmSpec<'a> {
+    /// Both filesystems with DAX, no commands, and sizes that are known to work.
+    pub fn new(kernel: &'a Kernel, binary: impl Into<PathBuf>) -> Self {
+        Self {
+            kernel,
+            overrides: Vec::new(),
+            modules: Vec::new(),
+            filesystems: vec![FilesystemJob::xfs_dax(), FilesystemJob::ext4_dax()],
+            commands: Vec::new(),
+            binary: binary.into(),
+            host_binaries: Vec::new(),
+            files: Vec::new(),
+            memory_mib: 3072,
+            cpus: 2,
+            regions: vec![
+                PmemRegion {
+                    size_mib: 512,
+                    start_mib: 1024,
+                },
+                PmemRegion {
+                    size_mib: 256,
+                    start_mib: 1536,
+                },
+            ],
+            timeout: Duration::from_secs(180),
+            boot_timeout: Duration::from_secs(60),
+            result_dir: None,
+            accelerator: None,
+            kernel_arguments: Vec::new(),
+        }
+    }
+
+    fn job(&self, modules: Vec<String>) -> Job {
+        Job {
+            modules,
+            filesystems: self.filesystems.clone(),
+            commands: self.commands.clone(),
+        }
+    }
+
+    /// # Errors
+    /// A region is not where the guest has memory, or overlaps another.
+    pub(super) fn check_regions(&self) -> Result<()> {
+        // QEMU moves what is beyond 3 GiB above the hole once it has 3.5 GiB to place.
+        let end = if self.memory_mib < 3584 {
+            self.memory_mib
+        } else {
+            3072
+        };
+        let mut regions = self.regions.clone();
+        regions.sort_by_key(|region| region.start_mib);
+        let mut free = LOWEST_REGION_MIB;
+        for region in &regions {
+            let region_end = region.start_mib.saturating_add(region.size_mib);
+            if region.start_mib < free || region_end > end || region.start_mib % ALIGNMENT_MIB != 0
+            {
+                bail!(
+                    "persistent region {}M!{}M does not fit: regions start at a multiple of \
+                     {ALIGNMENT_MIB} MiB from {free} MiB on and end below {end} MiB",
+                    region.size_mib,
+                    region.start_mib
+                );
+            }
+            free = region_end;
+        }
+        Ok(())
+    }
+
+    /// `loglevel=5` shows warnings, which a splat is, and little else; mitigations,
+    /// address randomisation and the self-tests of the crypto code only cost time here.
+    pub(super) fn command_line(&self) -> String {
+        let mut line = String::from(
+            "console=ttyS0 panic=-1 loglevel=5 nokaslr mitigations=off \
+             random.trust_cpu=on cryptomgr.notests",
+        );
+        for region in &self.regions {
+            line.push_str(&format!(
+                " memmap={}M!{}M",
+                region.size_mib, region.start_mib
+            ));
+        }
+        for argument in &self.kernel_arguments {
+            line.push(' ');
+            line.push_str(argument);
+        }
+        line
+    }
+
+    pub(super) fn archive(&self) -> Result<Archive> {
+        let mut archive = Archive::new();
+        archive.program(&self.binary, "init")?;
+        archive.link("usr/bin/faultline", "/init");
+        for filesystem in &self.filesystems {
+            let mkfs = format!("mkfs.{}", filesystem.kind.module());
+            archive.program(&initramfs::resolve(&mkfs)?, &format!("sbin/{mkfs}"))?;
+        }
+        for binary in &self.host_binaries {
+            archive.program(&initramfs::resolve(&binary.source)?, &binary.target)?;
+        }
+        for (source, target) in &self.files {
+            let data =
+                fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+            archive.file(target, data, false);
+        }
+        archive.busybox()?;
+        let order = self.load_order()?;
+        let modules = archive.modules(order);
+        archive.job(&self.job(modules))?;
+        Ok(archive)
+    }
+
+    fn load_order(&self) -> Result<Vec<ModuleFile>> {
+        let index = ModuleIndex::scan(&self.kernel.modules_dir)?;
+        let overrides: BTreeMap<String, PathBuf> = self
+            .overrides
+            .iter()
+            .map(|module| (module.name.clone(), module.object.clone()))
+            .collect();
+        let mut wanted: Vec<&str> = BASE_MODULES.to_vec();
+        wanted.extend(
+            self.filesystems
+                .iter()
+                .map(|filesystem| filesystem.kind.module()),
+        );
+        wanted.extend(self.overrides.iter().map(|module| module.name.as_str()));
+        wanted.extend(self.modules.iter().map(String::as_str));
+        for module in &self.overrides {
+            if index.is_builtin(&module.name) {
+                bail!(
+                    "{} is built into kernel {} and cannot be replaced; take another image",
+                    module.name,
+                    self.kernel.release
+                );
+            }
+        }
+        index.load_order(&wanted, &overrides)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::lab) fn kernel() -> Kernel {
+        Kernel {
+            release: "6.12.117+deb12-amd64".into(),
+            version: "6.12.117-1".into(),
+            vmlinuz: "/k/vmlinuz".into(),
+            modules_dir: "/k/modules".into(),
+            config: "/k/config".into(),
+        }
+    }
+
+    #[test]
+    fn the_command_line_carries_regions_and_arguments() {
+        let kernel = kernel();
+        let mut spec = VmSpec::new(&kernel, "/init");
+        spec.kernel_arguments.push("slub_debug=FZ".into());
+        let line = spec.command_line();
+        assert!(
+            line.contains("memmap=512M!1024M memmap=256M!1536M"),
+            "{line}"
+        );
+        assert!(line.ends_with("slub_debug=FZ"), "{line}");
+    }
+
+    #[test]
+    fn regions_must_fit() {
+        let kernel = kernel();
+        let with = |regions: &[(u32, u32)]| {
+            let regions = regions
+                .iter()
+                .map(|&(size_mib, start_mib)| PmemRegion {
+                    size_mib,
+                    start_mib,
+                })
+                .collect();
+            VmSpec {
+                regions,
+                ..VmSpec::new(&kernel, "/init")
+            }
+            .check_regions()
+        };
+        assert!(with(&[(512, 1024), (256, 1536)]).is_ok());
+        assert!(with(&[(512, 1024), (256, 1408)]).is_err());
+        assert!(with(&[(512, 1000)]).is_err());
+        assert!(with(&[(512, 2688)]).is_err());
+    }
+}

@@ -1,0 +1,170 @@
+//! What a word in a file says about itself: which file, which page, which store, and whether it is
+//! whole.
+//!
+//! A stamp is one aligned 8-byte word, which the CPU stores and loads in one piece: a racing load
+//! sees an old or a new stamp, never half of one. A page carries two of them, in its first and its
+//! last word ([`Cell`]); each is judged by itself, so stores of one cell while the other still
+//! shows what the block held before are possible.
+
+use serde::{Deserialize, Serialize};
+
+use super::pages::{PAGE, Page};
+use super::rng::mix;
+
+/// Which file of the run, 1 to 15.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FileId(pub u8);
+
+/// Which store to its page, from 1; 28 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u32);
+
+impl Generation {
+    /// The largest that a stamp can carry.
+    pub const MAX: Generation = Generation((1 << 28) - 1);
+}
+
+/// The most pages a file may have for its page numbers to fit a stamp.
+pub const MAX_PAGES: u32 = 1 << 20;
+
+/// One of the two places in a page that carry a stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// The page's first word.
+    Head = 0,
+    /// The page's last word.
+    Tail = 1,
+}
+
+impl Cell {
+    /// Both, in the order of their offsets.
+    pub const BOTH: [Cell; 2] = [Cell::Head, Cell::Tail];
+
+    /// Byte offset within the page.
+    pub fn offset(self) -> u64 {
+        match self {
+            Cell::Head => 0,
+            Cell::Tail => PAGE - 8,
+        }
+    }
+}
+
+/// The content of a word that this run wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The file it was written to.
+    pub file: FileId,
+    /// The page it was written to.
+    pub page: Page,
+    /// Which store of that page.
+    pub generation: Generation,
+}
+
+/// What a word turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A hole, a block not yet written, or one zeroed.
+    Zero,
+    /// A stamp of this run, of whichever file and page.
+    Stamp(Stamp),
+    /// Neither: another program's or another run's data, or a torn word.
+    Garbage(u64),
+}
+
+/// Makes this run's stamps differ from those that an earlier run left in now free blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Key(pub u64);
+
+const CHECK_BITS: u32 = 12;
+
+impl Key {
+    fn check(self, payload: u64) -> u64 {
+        mix(payload ^ self.0) >> (64 - CHECK_BITS)
+    }
+
+    /// The word for a stamp; never 0, since file ids start at 1.
+    pub fn seal(self, stamp: Stamp) -> u64 {
+        let payload = u64::from(stamp.file.0 & 15) << 48
+            | u64::from(stamp.page.0 & (MAX_PAGES - 1)) << 28
+            | u64::from(stamp.generation.0 & Generation::MAX.0);
+        payload << CHECK_BITS | self.check(payload)
+    }
+
+    /// What a word is.
+    pub fn open(self, word: u64) -> Content {
+        let payload = word >> CHECK_BITS;
+        if word == 0 {
+            return Content::Zero;
+        }
+        if payload >> 48 == 0 || self.check(payload) != word & ((1 << CHECK_BITS) - 1) {
+            return Content::Garbage(word);
+        }
+        Content::Stamp(Stamp {
+            file: FileId((payload >> 48) as u8),
+            page: Page((payload >> 28) as u32 & (MAX_PAGES - 1)),
+            generation: Generation(payload as u32 & Generation::MAX.0),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rng::Rng;
+    use super::*;
+
+    fn random_stamp(rng: &mut Rng) -> Stamp {
+        Stamp {
+            file: FileId(1 + rng.below(15) as u8),
+            page: Page(rng.below(MAX_PAGES)),
+            generation: Generation(rng.below(Generation::MAX.0 + 1)),
+        }
+    }
+
+    #[test]
+    fn every_stamp_survives_the_round_trip() {
+        let (key, mut rng) = (Key(42), Rng::stream(1, 0));
+        for _ in 0..10_000 {
+            let stamp = random_stamp(&mut rng);
+            assert_eq!(key.open(key.seal(stamp)), Content::Stamp(stamp));
+        }
+        let last = Stamp {
+            file: FileId(15),
+            page: Page(MAX_PAGES - 1),
+            generation: Generation::MAX,
+        };
+        assert_eq!(key.open(key.seal(last)), Content::Stamp(last));
+    }
+
+    #[test]
+    fn zero_is_zero_and_another_key_is_garbage() {
+        let (key, mut rng) = (Key(42), Rng::stream(2, 0));
+        assert_eq!(key.open(0), Content::Zero);
+        let strange = (0..10_000)
+            .filter(|_| {
+                matches!(
+                    Key(43).open(key.seal(random_stamp(&mut rng))),
+                    Content::Garbage(_)
+                )
+            })
+            .count();
+        assert!(strange > 9_980, "{strange}");
+    }
+
+    #[test]
+    fn a_word_torn_between_two_stamps_is_garbage() {
+        let (key, mut rng) = (Key(42), Rng::stream(3, 0));
+        let caught = (0..10_000)
+            .filter(|_| {
+                let (old, new) = (
+                    key.seal(random_stamp(&mut rng)),
+                    key.seal(random_stamp(&mut rng)),
+                );
+                let torn = old & 0xffff_ffff | new & !0xffff_ffff;
+                matches!(key.open(torn), Content::Garbage(_))
+            })
+            .count();
+        assert!(caught > 9_980, "{caught}");
+    }
+}

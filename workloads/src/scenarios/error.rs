@@ -1,0 +1,97 @@
+//! Why a run failed.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a run failed, as opposed to what it found.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No scenario of that name.
+    #[error("no scenario is called {0}")]
+    Unknown(String),
+    /// An option out of bounds.
+    #[error("{0}")]
+    Option(String),
+    /// The directory to work in is none.
+    #[error("{} is not a directory", .0.display())]
+    NotADirectory(PathBuf),
+    /// The filesystem is mounted read-only.
+    #[error("{} is on a read-only filesystem", .0.display())]
+    ReadOnly(PathBuf),
+    /// The working directory exists and has no marker of ours.
+    #[error("{} exists and was not made by faultline: remove or rename it first", .0.display())]
+    NotOurs(PathBuf),
+    /// Something that the run did not make is left in its directory.
+    #[error("{} holds files that faultline did not make; they are left alone: {source}", path.display())]
+    Leftover {
+        /// The working directory.
+        path: PathBuf,
+        /// Why it was not removed.
+        source: io::Error,
+    },
+    /// Another error on a path.
+    #[error("{}: {source}", path.display())]
+    Path {
+        /// What it happened on.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// ENOSPC or EDQUOT, or SIGBUS on a full filesystem.
+    #[error(
+        "no space left on the filesystem, at {operation}: give it more room or the run a smaller file"
+    )]
+    NoSpace {
+        /// The operation that met it.
+        operation: &'static str,
+    },
+    /// The filesystem lacks the operation.
+    #[error("{filesystem} does not support {operation} here{}", .hint.map(|h| format!(" ({h})")).unwrap_or_default())]
+    Unsupported {
+        /// The filesystem's name.
+        filesystem: String,
+        /// The operation.
+        operation: &'static str,
+        /// What would make it work.
+        hint: Option<&'static str>,
+    },
+    /// An operation failed in a way that it never should.
+    #[error("{operation}: {source}")]
+    Operation {
+        /// The operation.
+        operation: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The run was told to stop, and its threads did not come back from the kernel.
+    #[error(
+        "{threads} threads did not come back within {seconds} s after the end, the manipulator's last operation being {operation}: \
+         they are blocked in the kernel; {} is left", path.display()
+    )]
+    Stuck {
+        /// How many, the manipulator included.
+        threads: usize,
+        /// How long was waited.
+        seconds: u64,
+        /// The last operation begun.
+        operation: &'static str,
+        /// The working directory, which cannot be removed.
+        path: PathBuf,
+    },
+    /// A thread panicked: a bug in the workload.
+    #[error("a workload thread panicked: {0}")]
+    Panicked(String),
+}
+
+impl Error {
+    /// An I/O error on a path, told apart as far as the user can act on it.
+    pub(crate) fn path(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        match source.raw_os_error() {
+            Some(libc::EROFS) => Self::ReadOnly(path),
+            Some(libc::ENOTDIR) => Self::NotADirectory(path),
+            Some(libc::ENOSPC | libc::EDQUOT) => Self::NoSpace { operation: "write" },
+            _ => Self::Path { path, source },
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Signals while a scenario runs: a stop request ends it in order, and SIGBUS does not end the
+//! process.
+//!
+//! A fault beyond EOF (or on a full filesystem) raises SIGBUS. The handler maps an anonymous zero
+//! page over the one that faulted, provided that it lies in a registered mapping, and counts; the
+//! access then goes on, into that page. Its thread compares the count before and after each access
+//! and maps the file's page back. No jump out of the handler, so no frame is skipped.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use super::pages::PAGE;
+
+/// The signal that asked the run to stop; 0 for none.
+static STOP: AtomicI32 = AtomicI32::new(0);
+
+/// Mappings whose SIGBUS is recovered: address and length, 0 when free.
+static REGIONS: [(AtomicUsize, AtomicUsize); 64] =
+    [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; 64];
+
+thread_local! {
+    // Constant, without a destructor: reaching it from a handler neither allocates nor registers
+    // anything.
+    static HITS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// SIGBUS recovered in this thread so far.
+pub fn hits() -> u64 {
+    HITS.with(Cell::get)
+}
+
+/// A mapping's entry in the handler's table, until dropped.
+pub struct Region(usize);
+
+impl Region {
+    /// Enters a mapping. Fails when the table is full.
+    pub fn enter(address: usize, length: usize) -> io::Result<Self> {
+        for (index, (base, size)) in REGIONS.iter().enumerate() {
+            if base
+                .compare_exchange(0, address, Ordering::SeqCst, Ordering::Relaxed)
+                .is_ok()
+            {
+                size.store(length, Ordering::SeqCst);
+                return Ok(Self(index));
+            }
+        }
+        Err(io::Error::other("too many mappings in one run"))
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let (base, size) = &REGIONS[self.0];
+        size.store(0, Ordering::SeqCst);
+        base.store(0, Ordering::SeqCst);
+    }
+}
+
+extern "C" fn on_stop(signal: libc::c_int) {
+    STOP.store(signal, Ordering::SeqCst);
+}
+
+extern "C" fn on_bus(
+    _signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel passes a valid siginfo_t, and SIGBUS has an address in it.
+    let address = unsafe { (*info).si_addr() } as usize;
+    let ours = REGIONS.iter().any(|(base, size)| {
+        address.wrapping_sub(base.load(Ordering::SeqCst)) < size.load(Ordering::SeqCst)
+    });
+    // SAFETY: errno is the interrupted code's and is put back. mmap is a bare system call. The page
+    // replaced lies in a mapping of a file that `mapping` alone touches, through raw addresses; a
+    // signal(2) call is async-signal-safe.
+    unsafe {
+        let errno = *libc::__errno_location();
+        let page = (address & !(PAGE as usize - 1)) as *mut libc::c_void;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        if !ours || libc::mmap(page, PAGE as usize, access, flags, -1, 0) == libc::MAP_FAILED {
+            // The access repeats on return and ends the process as it would have without us.
+            libc::signal(libc::SIGBUS, libc::SIG_DFL);
+        }
+        *libc::__errno_location() = errno;
+    }
+    HITS.with(|hits| hits.set(hits.get() + 1));
+}
+
+/// The run's handlers; the process's former ones return when this is dropped.
+pub struct Handlers(Vec<(Signal, SigAction)>);
+
+impl Handlers {
+    /// Takes over SIGINT, SIGTERM, SIGHUP and SIGBUS, and forgets a stop request of an earlier run.
+    pub fn install() -> io::Result<Self> {
+        STOP.store(0, Ordering::SeqCst);
+        let stop = SigAction::new(
+            SigHandler::Handler(on_stop),
+            SaFlags::SA_RESTART,
+            SigSet::empty(),
+        );
+        let bus = SigAction::new(
+            SigHandler::SigAction(on_bus),
+            SaFlags::SA_NODEFER,
+            SigSet::empty(),
+        );
+        let mut handlers = Self(Vec::new());
+        for (signal, action) in [
+            (Signal::SIGINT, stop),
+            (Signal::SIGTERM, stop),
+            (Signal::SIGHUP, stop),
+            (Signal::SIGBUS, bus),
+        ] {
+            // SAFETY: both handlers keep to what is safe in a signal handler.
+            let former = unsafe { sigaction(signal, &action) }?;
+            handlers.0.push((signal, former));
+        }
+        Ok(handlers)
+    }
+
+    /// The stop request, if one came.
+    pub fn stop_request(&self) -> Option<Signal> {
+        Signal::try_from(STOP.load(Ordering::SeqCst)).ok()
+    }
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        for (signal, former) in self.0.drain(..) {
+            // SAFETY: what was installed before us; a failure leaves ours, which is harmless.
+            let _ = unsafe { sigaction(signal, &former) };
+        }
+    }
+}

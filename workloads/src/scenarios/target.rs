@@ -1,0 +1,165 @@
+//! A file under test: its ledger, the fault threads' mappings of it, and the ranges that are being
+//! changed just now.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use nix::sys::statvfs::fstatvfs;
+
+use super::block::{Cell, FileId, Key};
+use super::error::Error;
+use super::ledger::{Family, Ledger};
+use super::mapping::Mapping;
+use super::pages::{PAGE, Page, PageRange};
+use super::rng::Rng;
+
+/// How many ranges are changed over and over before new ones take their place.
+const SLOTS: usize = 8;
+
+/// Ranges published by the manipulator for the fault threads to refault.
+pub struct Hot {
+    slots: [AtomicU64; SLOTS],
+    latest: AtomicUsize,
+}
+
+impl Hot {
+    fn new(whole: PageRange, rng: &mut Rng) -> Self {
+        let slots = std::array::from_fn(|_| AtomicU64::new(whole.choose(rng, 16, 64).pack()));
+        Self {
+            slots,
+            latest: AtomicUsize::new(0),
+        }
+    }
+
+    /// One of the ranges; half of the time the one being changed now.
+    pub fn pick(&self, rng: &mut Rng) -> PageRange {
+        let slot = match rng.below(2) {
+            0 => self.latest.load(Ordering::Relaxed),
+            _ => rng.below(SLOTS as u32) as usize,
+        };
+        PageRange::unpack(self.slots[slot].load(Ordering::Relaxed))
+    }
+
+    /// The manipulator's next range: mostly one of the old ones, else new, of 16 to 64 pages within
+    /// `within`.
+    pub fn aim(&self, within: PageRange, rng: &mut Rng) -> PageRange {
+        let slot = rng.below(SLOTS as u32) as usize;
+        let old = PageRange::unpack(self.slots[slot].load(Ordering::Relaxed));
+        let inside = old.first() >= within.first() && old.end() <= within.end();
+        let range = if inside && !rng.one_in(4) {
+            old
+        } else {
+            within.choose(rng, 16, 64)
+        };
+        self.slots[slot].store(range.pack(), Ordering::Relaxed);
+        self.latest.store(slot, Ordering::Relaxed);
+        range
+    }
+}
+
+/// A file under test.
+pub struct Target {
+    /// Its number in the run.
+    pub id: FileId,
+    /// Open for reading and writing.
+    pub file: Arc<File>,
+    /// What may be read from it.
+    pub ledger: Ledger,
+    /// One mapping for each fault thread.
+    pub mappings: Vec<Mapping>,
+    /// Where the action is.
+    pub hot: Hot,
+    pages: u32,
+    slack: u32,
+}
+
+/// What a target is made of.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    /// Pages that are mapped and judged.
+    pub pages: u32,
+    /// Pages behind them, so that a collapse leaves no mapped page beyond EOF.
+    pub slack: u32,
+    /// Whose stamps it may hold.
+    pub family: Family,
+}
+
+impl Target {
+    /// Fills `file` with stamps and maps it.
+    pub fn new(
+        (file, path): (File, PathBuf),
+        id: FileId,
+        shape: Shape,
+        key: Key,
+        mappings: usize,
+        rng: &mut Rng,
+    ) -> Result<Self, Error> {
+        let ledger = Ledger::new(id, shape.family, key, shape.pages);
+        let failed = |error| Error::path(&path, error);
+        fill(&file, shape.pages, &ledger).map_err(failed)?;
+        file.set_len(u64::from(shape.pages + shape.slack) * PAGE)
+            .map_err(failed)?;
+        let file = Arc::new(file);
+        let mappings = (0..mappings)
+            .map(|_| Mapping::new(file.clone(), shape.pages))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(|source| Error::Operation {
+                operation: "mmap",
+                source,
+            })?;
+        let whole = PageRange::new(Page(0), shape.pages);
+        let hot = Hot::new(whole, rng);
+        Ok(Self {
+            id,
+            file,
+            ledger,
+            mappings,
+            hot,
+            pages: shape.pages,
+            slack: shape.slack,
+        })
+    }
+
+    /// All pages mapped.
+    pub fn whole(&self) -> PageRange {
+        PageRange::new(Page(0), self.pages)
+    }
+
+    /// The pages from `first` to the last mapped.
+    pub fn tail(&self, first: Page) -> PageRange {
+        PageRange::new(first, self.pages - first.0)
+    }
+
+    /// The size that the file is meant to have, in bytes.
+    pub fn size(&self) -> u64 {
+        u64::from(self.pages + self.slack) * PAGE
+    }
+
+    /// Whether a SIGBUS may be blamed on lack of space: less is free than the mapped pages could
+    /// take.
+    pub fn out_of_space(&self) -> bool {
+        fstatvfs(&self.file)
+            .is_ok_and(|fs| fs.blocks_available() * fs.fragment_size() < self.whole().bytes())
+    }
+}
+
+fn fill(file: &File, pages: u32, ledger: &Ledger) -> io::Result<()> {
+    let mut writer = BufWriter::with_capacity(64 * PAGE as usize, file);
+    let mut block = [0; PAGE as usize];
+    for page in (0..pages).map(Page) {
+        stamp(&mut block, ledger.first(page));
+        writer.write_all(&block)?;
+    }
+    writer.flush()
+}
+
+/// Puts `word` into both cells of a page image.
+pub fn stamp(block: &mut [u8], word: u64) {
+    for cell in Cell::BOTH {
+        let at = cell.offset() as usize;
+        block[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+    }
+}
