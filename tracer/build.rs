@@ -73,7 +73,9 @@ fn strip(object: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     const DROPPED: &[&[u8]] = &[b".debug", b".rel.debug", b".BTF", b".rel.BTF"];
     let mut builder = object::build::elf::Builder::read(object)?;
     for section in &mut builder.sections {
-        section.delete = DROPPED.iter().any(|prefix| section.name.starts_with(prefix));
+        section.delete = DROPPED
+            .iter()
+            .any(|prefix| section.name.starts_with(prefix));
     }
     builder.delete_orphans();
     // LLVM keeps section names in .strtab; the builder wants a table of their own.

@@ -168,27 +168,78 @@ pub struct Demo {
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// What to measure
-    #[arg(value_enum, default_value_t = Measure::Analysis)]
+    /// What to measure.
+    #[command(subcommand)]
     pub what: Measure,
-    /// Directory on the filesystem to fault on (`fault`), or a trace (`analysis`)
-    #[arg(value_name = "PATH")]
-    pub path: Option<PathBuf>,
-    /// Faults a run (`fault`)
-    #[arg(long, default_value_t = 20_000)]
-    pub faults: u64,
-    /// Runs of each kind (`fault`)
-    #[arg(long, default_value_t = 5)]
-    pub rounds: u32,
 }
 
 /// What to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Subcommand)]
 pub enum Measure {
-    /// Decoding and judging a trace, events a second; bytes an event
-    Analysis,
-    /// Cost that recording adds to a page fault
-    Fault,
+    /// Decode and judge a trace: events a second, bytes an event, peak memory
+    Analysis(BenchAnalysis),
+    /// What recording adds to a page fault, beside `perf record` where that is installed
+    Fault(BenchFault),
+    /// The same in a VM, on XFS and ext4 with DAX
+    Vm(BenchVm),
+    /// The fault loop that `fault` times
+    #[command(hide = true)]
+    Loop(BenchLoop),
+}
+
+/// Arguments of `bench analysis`.
+#[derive(Debug, Args)]
+pub struct BenchAnalysis {
+    /// Trace to read; default: a synthetic one
+    #[arg(value_name = "TRACE")]
+    pub trace: Option<PathBuf>,
+    /// Passes of each kind
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    pub passes: u32,
+    /// Events of the synthetic trace
+    #[arg(long, value_name = "N", default_value_t = 4_000_000, conflicts_with = "trace")]
+    pub events: u64,
+}
+
+/// Arguments of `bench fault`.
+#[derive(Debug, Args)]
+pub struct BenchFault {
+    /// Directory on the filesystem to fault on
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Faults a run
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub faults: u64,
+    /// Runs of each kind
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+}
+
+/// Arguments of `bench vm`.
+#[derive(Debug, Args)]
+pub struct BenchVm {
+    /// Kernel series of the distribution's mirror
+    #[arg(long, value_name = "SERIES", default_value = "6.12")]
+    pub kernel: String,
+    /// Faults a run
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub faults: u64,
+    /// Runs of each kind
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Kill the VM after this long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
+    pub timeout: Duration,
+}
+
+/// Arguments of the fault loop.
+#[derive(Debug, Args)]
+pub struct BenchLoop {
+    /// File to map
+    pub file: PathBuf,
+    /// Faults
+    #[arg(long)]
+    pub faults: u64,
 }
 
 /// `90`, `90s`, `2m`, `500ms`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tracer_ebpf::hook::{
     Hold, HookSpec, KernelLayout, MAX_DEREFS, Path, Role, SOURCE_NONE, SOURCE_RETURN, SPEC_SIZE,
-    SPEC_STACK, SPEC_STACK_SAMPLED, Watched,
+    SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_UNSCOPED, Watched,
 };
 
 use crate::{
@@ -240,7 +240,8 @@ fn role(effect: Effect) -> Role {
         Effect::Invalidate(_)
         | Effect::LayoutScan(_)
         | Effect::ChangeExtents(_)
-        | Effect::Install(_) => Role::Act,
+        | Effect::Install(_)
+        | Effect::Note => Role::Act,
     }
 }
 
@@ -262,8 +263,10 @@ fn success(success: Success) -> tracer_ebpf::hook::Success {
 }
 
 fn flags(hook: &Hook) -> u8 {
-    let sized = match hook.effect {
+    let scope = match hook.effect {
         Effect::Lock(_) | Effect::TaskExit => 0,
+        // Its scope would be opened by what it stands in for.
+        Effect::Note => SPEC_UNSCOPED,
         _ => SPEC_SIZE,
     };
     let stacks = match hook.stacks {
@@ -271,7 +274,7 @@ fn flags(hook: &Hook) -> u8 {
         Stacks::Sampled => SPEC_STACK_SAMPLED,
         Stacks::Always => SPEC_STACK,
     };
-    sized | stacks
+    scope | stacks
 }
 
 fn path(types: &KernelTypes, way: Way) -> Result<Path, TypesError> {

@@ -126,7 +126,7 @@ pub enum RecordError {
 }
 
 /// What the running kernel offers, as the plan sees it.
-pub fn resolve_plan(mounts: &[Mount]) -> Result<(Plan, Symbols), RecordError> {
+pub fn resolve_plan(mounts: &[Mount]) -> Result<Plan, RecordError> {
     let kinds: BTreeSet<_> = mounts.iter().map(|mount| mount.filesystem).collect();
     let modules: Vec<&str> = FILESYSTEMS
         .iter()
@@ -135,8 +135,7 @@ pub fn resolve_plan(mounts: &[Mount]) -> Result<(Plan, Symbols), RecordError> {
         .collect();
     let types = KernelTypes::load(&modules)?;
     let symbols = Symbols::load().map_err(RecordError::Symbols)?;
-    let plan = Plan::resolve(&types, &symbols, &kinds)?;
-    Ok((plan, symbols))
+    Ok(Plan::resolve(&types, &symbols, &kinds)?)
 }
 
 /// Attaches the plan to `mounts`.
@@ -169,7 +168,7 @@ pub fn record(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, RecordError> {
     progress(Progress::Attaching);
-    let (plan, symbols) = resolve_plan(&options.mounts)?;
+    let plan = resolve_plan(&options.mounts)?;
     // The file first: a full disk or a bad path must not cost an attach.
     let mut header = header(options, &plan);
     drop(Writer::create(&options.output, &header)?);
@@ -179,8 +178,8 @@ pub fn record(
     let started = Instant::now();
     let mut recorder = Recorder {
         writer: Writer::create(&options.output, &header)?,
-        symbols,
-        mounts: &options.mounts,
+        // After the attach: the programs and trampolines have symbols by now.
+        symbols: Symbols::load().map_err(RecordError::Symbols)?,
         stacks: HashSet::new(),
         batch: Vec::with_capacity(1 << 16),
         events: 0,
@@ -232,10 +231,9 @@ pub fn record(
     })
 }
 
-struct Recorder<'a> {
+struct Recorder {
     writer: Writer,
     symbols: Symbols,
-    mounts: &'a [Mount],
     stacks: HashSet<i32>,
     batch: Vec<Event>,
     events: u64,
@@ -244,7 +242,7 @@ struct Recorder<'a> {
     lost: u64,
 }
 
-impl Recorder<'_> {
+impl Recorder {
     fn follow(
         &mut self,
         session: &mut Session,
@@ -296,7 +294,6 @@ impl Recorder<'_> {
             writer,
             batch,
             stacks,
-            mounts,
             ..
         } = self;
         let count = session.drain(|cpu, record| {
@@ -316,7 +313,7 @@ impl Recorder<'_> {
                 }
                 // Kept as events too: they count in their task's sequence.
                 Record::Inode(record) => {
-                    writer.inodes(&[inode(record, mounts)]);
+                    writer.inodes(&[inode(record)]);
                     batch.push(Event {
                         head: record.head,
                         inode: record.inode,
@@ -344,7 +341,7 @@ impl Recorder<'_> {
                     let frames = session.stack(id)?;
                     Some(Stack {
                         id,
-                        frames: frames.iter().map(|&ip| self.symbols.name(ip)).collect(),
+                        frames: self.symbols.stack(&frames),
                     })
                 })
                 .collect();
@@ -466,41 +463,35 @@ fn task(record: &TaskRecord) -> Task {
     }
 }
 
-fn inode(record: &InodeRecord, mounts: &[Mount]) -> Inode {
-    let device = Device(record.device);
-    let mount = mounts
-        .iter()
-        .find(|mount| mount.device == device)
-        .map_or("", |mount| &mount.path);
+fn inode(record: &InodeRecord) -> Inode {
     Inode {
         since: Nanos(record.head.time),
         address: InodeAddress(record.inode),
         ino: Ino(record.number),
         generation: record.generation,
-        device,
+        device: Device(record.device),
         block_bits: record.block_bits,
         dax: record.flags & S_DAX != 0,
-        path: path(mount, &record.names),
+        path: path(&record.names),
     }
 }
 
-/// Joins leaf-first names; what lies above the last known one is shown as `…`.
-fn path(mount: &str, names: &[[u8; NAME_LEN]; NAME_DEPTH]) -> String {
+/// Joins leaf-first names, below the mount point; what lies above the last known one is shown as `…`.
+fn path(names: &[[u8; NAME_LEN]; NAME_DEPTH]) -> String {
     let mut parts: Vec<String> = names
         .iter()
         .map(|name| text(name))
         .take_while(|name| !name.is_empty())
         .collect();
-    if parts.is_empty() {
-        return String::new();
-    }
-    let root = parts.last().is_some_and(|name| name == "/");
-    if root {
-        parts.pop();
+    match parts.last_mut() {
+        None => return String::new(),
+        Some(root) if root == "/" => {
+            parts.pop();
+        }
+        Some(_) => parts.push("…".to_owned()),
     }
     parts.reverse();
-    let gap = if root { "" } else { "/…" };
-    format!("{}{gap}/{}", mount.trim_end_matches('/'), parts.join("/"))
+    parts.join("/")
 }
 
 #[cfg(test)]
@@ -521,11 +512,8 @@ mod tests {
             path("/mnt/xfs", &names(&["a", "dir", "/"])),
             "/mnt/xfs/dir/a"
         );
-        assert_eq!(path("/", &names(&["a", "/"])), "/a");
-        assert_eq!(
-            path("/mnt", &names(&["d", "c", "b", "a"])),
-            "/mnt/…/a/b/c/d"
-        );
-        assert_eq!(path("/mnt", &names(&[])), "");
+        assert_eq!(path(&names(&["a", "/"])), "a");
+        assert_eq!(path(&names(&["d", "c", "b", "a"])), "…/a/b/c/d");
+        assert_eq!(path(&names(&[])), "");
     }
 }

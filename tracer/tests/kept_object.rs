@@ -15,7 +15,11 @@ fn folder() -> &'static Path {
 #[test]
 fn the_kept_object_is_of_these_sources() {
     let kept = fs::read_to_string(folder().join("faultline-hooks.sources.sha256")).unwrap();
-    assert_eq!(kept.trim(), HASH, "run scripts/keep-ebpf-object and commit tracer/ebpf");
+    assert_eq!(
+        kept.trim(),
+        HASH,
+        "run scripts/keep-ebpf-object and commit tracer/ebpf"
+    );
 }
 
 /// Instructions, constants and maps; symbol names carry hashes that differ between machines.
@@ -24,9 +28,17 @@ fn substance(data: &[u8]) -> Vec<(String, Vec<u8>)> {
     file.sections()
         .filter(|section| {
             let name = section.name().unwrap();
-            [".text", "fentry", "kprobe", "raw_tp", "maps", ".rodata", "license"].contains(&name)
+            [
+                ".text", "fentry", "kprobe", "raw_tp", "maps", ".rodata", "license",
+            ]
+            .contains(&name)
         })
-        .map(|section| (section.name().unwrap().to_owned(), section.data().unwrap().to_vec()))
+        .map(|section| {
+            (
+                section.name().unwrap().to_owned(),
+                section.data().unwrap().to_vec(),
+            )
+        })
         .collect()
 }
 
@@ -39,13 +51,18 @@ fn a_rebuild_gives_the_kept_object() {
             Ok("build"),
             "the build script did not build although it was told to"
         );
-        eprintln!("the kept object itself is in use; FAULTLINE_EBPF=build compares it with a rebuild");
+        eprintln!(
+            "the kept object itself is in use; FAULTLINE_EBPF=build compares it with a rebuild"
+        );
         return;
     }
     let kept = fs::read(folder().join("faultline-hooks.o")).unwrap();
     let (kept, built) = (substance(&kept), substance(BUILT));
     assert!(built.len() >= 6, "{built:?}");
-    assert!(kept == built, "a rebuild differs: run scripts/keep-ebpf-object and commit tracer/ebpf");
+    assert!(
+        kept == built,
+        "a rebuild differs: run scripts/keep-ebpf-object and commit tracer/ebpf"
+    );
 }
 
 #[test]
@@ -54,5 +71,9 @@ fn keep() {
     assert_eq!(ORIGIN, "built");
     fs::create_dir_all(folder()).unwrap();
     fs::write(folder().join("faultline-hooks.o"), BUILT).unwrap();
-    fs::write(folder().join("faultline-hooks.sources.sha256"), format!("{HASH}\n")).unwrap();
+    fs::write(
+        folder().join("faultline-hooks.sources.sha256"),
+        format!("{HASH}\n"),
+    )
+    .unwrap();
 }

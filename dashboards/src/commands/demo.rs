@@ -95,7 +95,13 @@ fn print(outcome: &TrialOutcome) {
         println!("\n{}", text::render(&judged.report));
     }
     if let Some(trouble) = outcome.trouble() {
-        println!("trouble in the VM: {trouble}\n");
+        // A broken kernel may well notice its own damage; a stock one must not.
+        let whose = if outcome.trial.mutation.is_some() {
+            "the damage itself"
+        } else {
+            "trouble in the VM"
+        };
+        println!("{whose}: {trouble}\n");
     }
 }
 
@@ -141,8 +147,11 @@ fn summarise(outcome: &TrialOutcome) -> (String, bool) {
         found.push("NOT FOUND".to_owned());
     }
     let good = unexpected.is_empty()
-        && outcome.trouble().is_none()
-        && if broken { !expected.is_empty() } else { clean };
+        && if broken {
+            !expected.is_empty()
+        } else {
+            clean && outcome.trouble().is_none()
+        };
     let mut verdict = verdicts.clone();
     verdict.dedup();
     let row = format!(

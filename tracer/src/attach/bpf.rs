@@ -305,6 +305,8 @@ fn object_info<T>(fd: &OwnedFd, info: *mut T) -> io::Result<()> {
 pub struct Counters {
     /// Runs, while statistics are enabled.
     pub runs: u64,
+    /// Nanoseconds that they took together.
+    pub time: u64,
     /// Times it was skipped because it already ran on that CPU.
     pub missed: u64,
 }
@@ -316,11 +318,12 @@ pub fn counters(program: &OwnedFd) -> io::Result<Counters> {
     object_info(program, &raw mut info)?;
     Ok(Counters {
         runs: info.run_cnt,
+        time: info.run_time_ns,
         missed: info.recursion_misses,
     })
 }
 
-/// Counts program runs for as long as the descriptor is open; costs two clock reads a run.
+/// Counts and times program runs for as long as the descriptor is open; costs two clock reads a run.
 pub fn enable_run_counts() -> io::Result<OwnedFd> {
     // BPF_STATS_RUN_TIME is 0.
     call(ENABLE_STATS, &mut attr()).map(owned)

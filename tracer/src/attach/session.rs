@@ -1,7 +1,7 @@
 //! A running attachment: programs, maps, and the drain of the per-CPU rings.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     time::Duration,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     hooks::{Effect, FilesystemKind, Side},
-    plan::{Candidate, Plan},
+    plan::{Candidate, Plan, Row},
     trace::meta::{LossCause, Mechanism, PlannedHook},
     units::{Device, HookId, StackId},
 };
@@ -87,8 +87,19 @@ pub struct Health {
     pub lost: BTreeMap<(u32, LossCause), u64>,
     /// Programs skipped, by hook.
     pub missed: BTreeMap<HookId, u64>,
-    /// Hits, by hook.
+    /// Hits, by hook; empty unless [`Session::count_runs`] was asked for.
     pub runs: Vec<(HookId, u64)>,
+}
+
+/// What the kernel counted for one hook's program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// Which hook.
+    pub hook: HookId,
+    /// Hits.
+    pub count: u64,
+    /// Nanoseconds that they took together.
+    pub time: u64,
 }
 
 struct Attached {
@@ -115,7 +126,7 @@ pub struct Session {
     // Programs hold references; the descriptors are kept for symmetry with the rest.
     _maps: Vec<MapData>,
     _outer: OwnedFd,
-    _run_counts: Option<OwnedFd>,
+    run_counts: Option<OwnedFd>,
 }
 
 fn setup<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
@@ -184,7 +195,6 @@ impl Session {
             }
         }
 
-        let run_counts = bpf::enable_run_counts().ok();
         let mut module_btf = BTreeMap::new();
         let mut attached = Vec::new();
         let mut hooks: Vec<PlannedHook> = plan
@@ -199,12 +209,23 @@ impl Session {
                 attached: Err("not tried".to_owned()),
             })
             .collect();
-        // Scopes must not open before everything that may happen inside them is watched.
-        let (last, first): (Vec<_>, Vec<_>) = plan
-            .rows
-            .iter()
-            .partition(|row| matches!(row.hook.effect, Effect::Enter(_)));
-        for row in first.into_iter().chain(last) {
+        // Scopes must not open before everything that may happen inside them is watched; whether a
+        // stand-in is called for is known after that.
+        let mut rows: Vec<&Row> = plan.rows.iter().collect();
+        rows.sort_by_key(|row| {
+            let opens = matches!(row.hook.effect, Effect::Enter(_));
+            (row.hook.stands_in_for.is_some(), opens)
+        });
+        let mut spared = BTreeSet::new();
+        for row in rows {
+            if let Some(group) = row.hook.stands_in_for
+                && hooks
+                    .iter()
+                    .any(|hook| hook.group == group && hook.attached.is_ok())
+            {
+                spared.insert(row.id);
+                continue;
+            }
             let outcome = match &row.resolved {
                 Err(missing) => Err(missing.clone()),
                 Ok((spec, candidates)) => {
@@ -231,6 +252,7 @@ impl Session {
             };
             hooks[usize::from(row.id.0)].attached = outcome;
         }
+        hooks.retain(|hook| !spared.contains(&hook.id));
 
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(setup("epoll"))?;
         for (cpu, ring) in rings.iter().enumerate() {
@@ -247,11 +269,11 @@ impl Session {
             epoll,
             _maps: vec![tasks, inodes],
             _outer: outer,
-            _run_counts: run_counts,
+            run_counts: None,
         })
     }
 
-    /// Every row and how it was attached.
+    /// Every row but stand-ins that were not called for, and how it was attached.
     pub fn hooks(&self) -> &[PlannedHook] {
         &self.hooks
     }
@@ -316,6 +338,28 @@ impl Session {
         )
     }
 
+    /// Has the kernel count and time every program's runs from here on, which costs two clock reads
+    /// a run.
+    pub fn count_runs(&mut self) -> io::Result<()> {
+        self.run_counts = Some(bpf::enable_run_counts()?);
+        Ok(())
+    }
+
+    /// What [`Session::count_runs`] yielded so far.
+    pub fn runs(&self) -> io::Result<Vec<Runs>> {
+        self.attached
+            .iter()
+            .map(|hook| {
+                let Counters { runs, time, .. } = bpf::counters(&hook.program)?;
+                Ok(Runs {
+                    hook: hook.id,
+                    count: runs,
+                    time,
+                })
+            })
+            .collect()
+    }
+
     /// What was lost so far.
     pub fn health(&self) -> Health {
         let mut health = Health::default();
@@ -333,8 +377,10 @@ impl Session {
             }
         }
         for hook in &self.attached {
-            let Counters { runs, missed } = bpf::counters(&hook.program).unwrap_or_default();
-            health.runs.push((hook.id, runs));
+            let Counters { runs, missed, .. } = bpf::counters(&hook.program).unwrap_or_default();
+            if self.run_counts.is_some() {
+                health.runs.push((hook.id, runs));
+            }
             if missed > 0 {
                 health.missed.insert(hook.id, missed);
             }

@@ -264,6 +264,8 @@ pub enum Effect {
     Install(Install),
     /// A task ended.
     TaskExit,
+    /// Something seen with bounds too wide to judge; counted only.
+    Note,
 }
 
 /// A row's way from an argument to a value, by names; resolved against BTF.
@@ -369,6 +371,8 @@ pub struct Hook {
     pub stacks: Stacks,
     /// The exclusion lock's mode that the act needs; decides only about stacks.
     pub needs: Option<Mode>,
+    /// Attached, and part of the plan, only if no row of this group could be attached.
+    pub stands_in_for: Option<&'static str>,
 }
 
 impl Hook {
@@ -387,6 +391,7 @@ impl Hook {
             success: Success::Always,
             stacks: Stacks::Unguarded,
             needs: None,
+            stands_in_for: None,
         }
     }
 
@@ -431,6 +436,12 @@ impl Hook {
     pub const fn stacks(mut self, stacks: Stacks, needs: Option<Mode>) -> Self {
         self.stacks = stacks;
         self.needs = needs;
+        self
+    }
+
+    /// The group whose absence calls for this row.
+    pub const fn stands_in_for(mut self, group: &'static str) -> Self {
+        self.stands_in_for = Some(group);
         self
     }
 }

@@ -41,6 +41,13 @@ const fn remap_enter(at: Entry, group: &'static str) -> Hook {
         )
 }
 
+/// XFS's own tracepoints: an acquisition is seen before it waits, a release after it is done.
+const fn note(tracepoint: &'static str, group: &'static str) -> Hook {
+    Hook::new(Target::Tracepoint(tracepoint), Effect::Note, group)
+        .inode(xfs_inode(0))
+        .stands_in_for("xfs/fault")
+}
+
 /// See the module.
 pub const TABLE: Filesystem = Filesystem {
     kind: FilesystemKind::Xfs,
@@ -118,5 +125,16 @@ pub const TABLE: Filesystem = Filesystem {
             "xfs/swap-forks",
         )
         .inode(xfs_inode(0)),
+        // (ip, lock_flags, caller_ip)
+        note("xfs_ilock", "xfs/note-ilock").payload(Some(arg32(1)), Some(arg(2, &[])), None),
+        note("xfs_iunlock", "xfs/note-iunlock").payload(Some(arg32(1)), Some(arg(2, &[])), None),
+        // (ip, order); before 6.18 (ip, order, write)
+        note("xfs_write_fault", "xfs/note-fault").payload(Some(arg32(1)), None, None),
+        note("xfs_read_fault", "xfs/note-fault").payload(Some(arg32(1)), None, None),
+        note("xfs_filemap_fault", "xfs/note-fault").payload(
+            Some(arg32(1)),
+            Some(arg32(2)),
+            None,
+        ),
     ],
 };

@@ -153,7 +153,7 @@ impl Engine {
                 }
             }
             Effect::ChangeExtents(span) => self.change(task, span, event),
-            Effect::Enter(_) | Effect::TaskExit => {}
+            Effect::Enter(_) | Effect::TaskExit | Effect::Note => {}
         }
     }
 

@@ -230,7 +230,7 @@ pub fn needed(effect: Effect) -> bool {
         Effect::Enter(entry) | Effect::Leave(entry) => {
             !matches!(entry, Entry::ExchangeRange | Entry::SwapBoot)
         }
-        Effect::Lock(LockAction::Wait) | Effect::TaskExit => false,
+        Effect::Lock(LockAction::Wait) | Effect::TaskExit | Effect::Note => false,
         Effect::Lock(_)
         | Effect::Invalidate(_)
         | Effect::LayoutScan(_)

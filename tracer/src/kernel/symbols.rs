@@ -5,6 +5,11 @@ use std::{collections::HashSet, fs, io};
 /// Where the kernel lists its symbols.
 pub const KALLSYMS: &str = "/proc/kallsyms";
 
+/// Where kallsyms puts eBPF programs and trampolines.
+const BPF: &str = "bpf";
+/// No function is longer; what lies further from a symbol has none.
+const LONGEST_FUNCTION: u64 = 1 << 20;
+
 struct Symbol {
     address: u64,
     name: Box<str>,
@@ -60,24 +65,47 @@ impl Symbols {
         self.names.contains(name)
     }
 
-    /// `symbol+0xoffset [module]` for an address in kernel text.
-    pub fn name(&self, address: u64) -> String {
+    fn find(&self, address: u64) -> Option<(&Symbol, u64)> {
         let after = self
             .by_address
             .partition_point(|symbol| symbol.address <= address);
-        match after
-            .checked_sub(1)
-            .and_then(|index| self.by_address.get(index))
-        {
-            Some(symbol) if symbol.address != 0 => {
-                let offset = address - symbol.address;
-                match &symbol.module {
-                    Some(module) => format!("{}+{offset:#x} [{module}]", symbol.name),
-                    None => format!("{}+{offset:#x}", symbol.name),
-                }
-            }
-            _ => format!("{address:#x}"),
+        let symbol = self.by_address.get(after.checked_sub(1)?)?;
+        let offset = address - symbol.address;
+        (symbol.address != 0 && offset < LONGEST_FUNCTION).then_some((symbol, offset))
+    }
+
+    /// `symbol+0xoffset [module]` for an address in kernel text.
+    pub fn name(&self, address: u64) -> String {
+        match self.find(address) {
+            Some((symbol, offset)) => match &symbol.module {
+                Some(module) => format!("{}+{offset:#x} [{module}]", symbol.name),
+                None => format!("{}+{offset:#x}", symbol.name),
+            },
+            None => format!("{address:#x}"),
         }
+    }
+
+    /// Names a stack, innermost first, leaving out what tracing itself put there: programs and
+    /// trampolines, and the call into a trampoline from a function whose body stands right before.
+    pub fn stack(&self, addresses: &[u64]) -> Vec<String> {
+        let mut frames: Vec<String> = Vec::with_capacity(addresses.len());
+        let mut kept: Option<&str> = None;
+        let mut traced = false;
+        for &address in addresses {
+            let found = self.find(address);
+            if found.is_some_and(|(symbol, _)| symbol.module.as_deref() == Some(BPF)) {
+                traced = true;
+                continue;
+            }
+            let name = found.map(|(symbol, _)| &*symbol.name);
+            let repeated = traced && name.is_some() && name == kept;
+            traced = false;
+            if !repeated {
+                frames.push(self.name(address));
+                kept = name;
+            }
+        }
+        frames
     }
 }
 
@@ -95,5 +123,30 @@ mod tests {
         assert_eq!(symbols.name(0xffff_ffff_c000_0008), "xfs_ilock+0x8 [xfs]");
         assert_eq!(symbols.name(0x10), "0x10");
         assert!(symbols.has("xfs_ilock") && !symbols.has("some_data"));
+    }
+
+    #[test]
+    fn leaves_tracing_out_of_stacks() {
+        let text = "ffffffff81000000 T vfs_fallocate\nffffffff81001000 T __x64_sys_fallocate\n\
+                    ffffffffc0000000 t xfs_file_fallocate\t[xfs]\n\
+                    ffffffffc1000000 t bpf_prog_6deef7357e7b4530_faultline\t[bpf]\n\
+                    ffffffffc1001000 t bpf_trampoline_6442\t[bpf]\n";
+        let stack = [
+            0xffff_ffff_c100_0010,
+            0xffff_ffff_c100_1020,
+            0xffff_ffff_c000_0005,
+            0xffff_ffff_8100_0120,
+            0xffff_ffff_c100_1069,
+            0xffff_ffff_8100_0009,
+            0xffff_ffff_8100_1043,
+        ];
+        assert_eq!(
+            Symbols::parse(text).stack(&stack),
+            [
+                "xfs_file_fallocate+0x5 [xfs]",
+                "vfs_fallocate+0x120",
+                "__x64_sys_fallocate+0x43"
+            ]
+        );
     }
 }

@@ -130,10 +130,11 @@ impl Visit<'_> {
         };
         self.seen.insert(name.to_owned());
         for soft in &needs.soft {
-            // Often an alias of an algorithm (`crc32c`), whose plain implementation is
-            // named after it. Absent ones are no error.
-            if !self.module(soft)? {
-                self.module(&format!("{soft}_generic"))?;
+            // Often an alias of an algorithm (`crc32c`, `crypto-crc32c`), whose plain
+            // implementation is named after it. Absent ones are no error.
+            let plain = soft.strip_prefix("crypto_").unwrap_or(soft);
+            if !self.module(soft)? && !self.module(plain)? {
+                self.module(&format!("{plain}_generic"))?;
             }
         }
         for hard in &needs.hard {
@@ -262,7 +263,7 @@ mod tests {
     fn each_module_comes_after_what_it_needs() {
         let table = BTreeMap::from([
             ("xfs", (vec!["libcrc32c"], vec![])),
-            ("ext4", (vec!["jbd2", "mbcache"], vec!["crc32c"])),
+            ("ext4", (vec!["jbd2", "mbcache"], vec!["crypto_crc32c"])),
             ("libcrc32c", (vec![], vec!["crc32c", "absent"])),
             ("crc32c_generic", (vec![], vec![])),
             ("jbd2", (vec![], vec![])),

@@ -242,7 +242,7 @@ impl fmt::Display for Summary {
 }
 
 /// How long to wait for threads after the end, before they count as stuck.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(10);
 /// How long the manipulator may go without completing an operation.
 const STALL: Duration = Duration::from_secs(60);
 /// How often the run is looked at.
