@@ -15,7 +15,7 @@ const fn changes(function: &'static str, span: Span, group: &'static str) -> Hoo
         Effect::ChangeExtents(span),
         group,
     )
-    .stacks(Stacks::Sampled, Some(Mode::Excl))
+    .stacks(Stacks::Always, Some(Mode::Excl))
 }
 
 /// See the module.

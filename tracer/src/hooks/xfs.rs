@@ -19,7 +19,7 @@ const OTHER_FORKS: u64 = 1 << 2 | 1 << 8;
 const DEDUP: u64 = 1;
 
 const fn changes(target: Target, span: Span, group: &'static str) -> Hook {
-    Hook::new(target, Effect::ChangeExtents(span), group).stacks(Stacks::Sampled, Some(Mode::Excl))
+    Hook::new(target, Effect::ChangeExtents(span), group).stacks(Stacks::Always, Some(Mode::Excl))
 }
 
 const fn entry(function: &'static str) -> Target {
@@ -131,10 +131,6 @@ pub const TABLE: Filesystem = Filesystem {
         // (ip, order); before 6.18 (ip, order, write)
         note("xfs_write_fault", "xfs/note-fault").payload(Some(arg32(1)), None, None),
         note("xfs_read_fault", "xfs/note-fault").payload(Some(arg32(1)), None, None),
-        note("xfs_filemap_fault", "xfs/note-fault").payload(
-            Some(arg32(1)),
-            Some(arg32(2)),
-            None,
-        ),
+        note("xfs_filemap_fault", "xfs/note-fault").payload(Some(arg32(1)), Some(arg32(2)), None),
     ],
 };

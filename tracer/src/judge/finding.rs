@@ -92,6 +92,11 @@ pub enum Role {
 }
 
 impl Role {
+    /// True if the party was seen at another time than the act.
+    pub fn is_sampled(self) -> bool {
+        matches!(self, Self::SampledFault | Self::SampledChange)
+    }
+
     /// The words in findings.
     pub fn text(self) -> String {
         match self {
@@ -326,6 +331,8 @@ pub struct FindingStack {
     pub task: Tid,
     /// What it has to do with it.
     pub role: String,
+    /// It was taken at another time, from another act of this kind on this file or filesystem.
+    pub sampled: bool,
     /// Its number in the trace.
     #[serde(skip)]
     pub id: StackId,

@@ -275,7 +275,7 @@ impl<'a> Summary<'a> {
             pid: who.map(|who| who.pid),
             name: who.map(|who| who.name.clone()).unwrap_or_default(),
             role: party.role.text(),
-            sampled: matches!(party.role, Role::SampledFault | Role::SampledChange),
+            sampled: party.role.is_sampled(),
         }
     }
 
@@ -296,6 +296,28 @@ impl<'a> Summary<'a> {
             role,
             stack: Some(sample.stack),
         })
+    }
+
+    /// Each party's stack. Stacks of acts that broke no rule are taken now and then only: a party
+    /// whose own was not taken shows one of its kind, and says so.
+    fn stacks(&self, record: &Record, parties: &[Party]) -> Vec<FindingStack> {
+        let like = |party: &Party| {
+            let stack = matches!(party.role, Role::Overlapped(_)).then(|| self.sampled(record));
+            stack.flatten().and_then(|sample| sample.stack)
+        };
+        parties
+            .iter()
+            .filter_map(|party| {
+                let own = party.stack;
+                own.or_else(|| like(party)).map(|id| FindingStack {
+                    task: party.task.tid,
+                    role: party.role.text(),
+                    sampled: own.is_none() || party.role.is_sampled(),
+                    id,
+                    frames: Vec::new(),
+                })
+            })
+            .collect()
     }
 
     fn finding(&self, record: &Record) -> Finding {
@@ -365,17 +387,7 @@ impl<'a> Summary<'a> {
             observed: key.observed.text(),
             target: self.target(key.hook),
             tasks,
-            stacks: parties
-                .iter()
-                .filter_map(|party| {
-                    party.stack.map(|id| FindingStack {
-                        task: party.task.tid,
-                        role: party.role.text(),
-                        id,
-                        frames: Vec::new(),
-                    })
-                })
-                .collect(),
+            stacks: self.stacks(record, &parties),
             sentence: facts.sentence(),
             count: record.count,
             time_ns: witness.time,

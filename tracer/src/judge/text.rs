@@ -225,6 +225,12 @@ fn finding(out: &mut String, number: usize, finding: &Finding) {
             .iter()
             .filter(|stack| stack.task == task.tid && stack.role == task.role)
         {
+            if stack.sampled && !task.sampled {
+                let _ = writeln!(
+                    out,
+                    "      by the way of another such act, taken earlier or later:"
+                );
+            }
             for frame in &stack.frames {
                 let _ = writeln!(out, "        {frame}");
             }
