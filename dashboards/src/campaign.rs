@@ -116,9 +116,10 @@ impl Trial {
         Ok(trials)
     }
 
-    /// Boots, runs, judges. Results stay in `directory`.
+    /// Boots, runs, judges. `binary` is the `faultline` that the guest gets; results stay in `directory`.
     pub fn run(
         self,
+        binary: &Path,
         cache: &Cache,
         kernel: &Kernel,
         directory: &Path,
@@ -126,7 +127,7 @@ impl Trial {
     ) -> Result<TrialOutcome> {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
-        let mut spec = VmSpec::new(kernel, own_binary()?);
+        let mut spec = VmSpec::new(kernel, binary);
         if let Some(mutation) = &self.mutation {
             let object =
                 modules::build(cache, kernel, mutation.filesystem, mutation.patch, progress)?;

@@ -7,7 +7,7 @@ use tracer::judge::{Verdict, text};
 use workloads::lab::{Cache, Kernel, KernelSeries, host};
 
 use crate::{
-    campaign::{Trial, TrialOutcome},
+    campaign::{Trial, TrialOutcome, own_binary},
     cli::Demo,
     progress::{self, Line},
 };
@@ -34,6 +34,7 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
         }
         trials.retain(|trial| arguments.only.contains(&trial.name));
     }
+    let binary = own_binary()?;
     let mut line = Line::new();
     let series = KernelSeries(arguments.kernel.clone());
     let kernel = Kernel::obtain(&cache, &series, &mut |step| {
@@ -50,7 +51,7 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
             fs::remove_dir_all(&place)
                 .with_context(|| format!("cannot empty {}", place.display()))?;
         }
-        let outcome = trial.run(&cache, &kernel, &place, &mut |step| {
+        let outcome = trial.run(&binary, &cache, &kernel, &place, &mut |step| {
             let (words, lasting) = progress::lab_step(&step);
             line.say(&format!("[{}/{count}] {name}: {words}", index + 1), lasting);
         })?;

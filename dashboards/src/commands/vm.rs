@@ -20,19 +20,6 @@ const BUILT_IN: &[&str] = &["faultline", "sh"];
 /// Boots a VM, runs the command there, prints its output, and ends as it ended.
 pub fn run(arguments: &Vm) -> Result<ExitCode> {
     host::require(&host::vm_tools())?;
-    let cache = Cache::open()?;
-    let mut line = Line::new();
-    let verbose = arguments.verbose;
-    let mut say = |step| {
-        let (words, lasting) = progress::lab_step(&step);
-        if verbose && !lasting {
-            line.keep(&words)
-        } else {
-            line.say(&words, lasting)
-        }
-    };
-    let kernel = Kernel::obtain(&cache, &KernelSeries(arguments.kernel.clone()), &mut say)?;
-    let mut spec = VmSpec::new(&kernel, own_binary()?);
     let changed = match (&arguments.mutation, &arguments.patch) {
         (Some(name), _) => {
             let mutation = mutations::find(name)?;
@@ -49,6 +36,19 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
         }
         (None, None) => None,
     };
+    let cache = Cache::open()?;
+    let mut line = Line::new();
+    let verbose = arguments.verbose;
+    let mut say = |step| {
+        let (words, lasting) = progress::lab_step(&step);
+        if verbose && !lasting {
+            line.keep(&words)
+        } else {
+            line.say(&words, lasting)
+        }
+    };
+    let kernel = Kernel::obtain(&cache, &KernelSeries(arguments.kernel.clone()), &mut say)?;
+    let mut spec = VmSpec::new(&kernel, own_binary()?);
     if let Some((filesystem, patch)) = changed {
         host::require(&host::build_tools(None))?;
         let object = modules::build(&cache, &kernel, filesystem, &patch, &mut say)?;

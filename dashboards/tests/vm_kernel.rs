@@ -1,0 +1,234 @@
+//! The real thing: packaged kernels on emulated persistent memory, whole and broken.
+//!
+//! Needs QEMU, the build tools for modules, and on the first run the package mirror: `make setup`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use dashboards::campaign::{Trial, TrialOutcome};
+use tracer::{analyze::analyze, judge::Verdict, trace::Trace};
+use workloads::lab::{Cache, Kernel, KernelSeries, mutations};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_faultline");
+const SERIES: &str = "6.12";
+
+/// One VM at a time: two would take each other's processors.
+fn alone() -> MutexGuard<'static, ()> {
+    static VM: Mutex<()> = Mutex::new(());
+    VM.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run(trial: Trial, directory: &Path) -> TrialOutcome {
+    let cache = Cache::open().unwrap();
+    let mut say = |step| eprintln!("{step:?}");
+    let kernel = Kernel::obtain(&cache, &KernelSeries(SERIES.to_owned()), &mut say).unwrap();
+    trial
+        .run(Path::new(BINARY), &cache, &kernel, directory, &mut say)
+        .unwrap()
+}
+
+#[test]
+fn a_stock_kernel_is_clean_and_the_run_was_worth_it() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let outcome = run(Trial::stock(Duration::from_secs(25)), directory.path());
+    assert_eq!(outcome.trouble(), None);
+    assert_eq!(outcome.judged.len(), 2);
+    let mut events = 0;
+    for judged in &outcome.judged {
+        let report = &judged.report;
+        eprintln!("{}", tracer::judge::text::render(report));
+        assert_eq!(report.verdict, Verdict::Clean, "{:?}", report.reasons);
+        assert_eq!(
+            (report.lost, report.unjudged, report.findings.len()),
+            (0, 0, 0)
+        );
+        assert!(report.totals.windows > 100, "{:?}", report.totals);
+        assert!(report.totals.installs > 1000, "{:?}", report.totals);
+        assert!(
+            report.totals.met > 0 && report.totals.held_off > 0,
+            "{:?}",
+            report.totals
+        );
+        assert!(report.totals.dax_inodes > 0, "{:?}", report.totals);
+        for mechanism in ["fentry", "fexit", "raw-tracepoint"] {
+            assert!(
+                report
+                    .hooks
+                    .iter()
+                    .any(|hook| hook.mechanism == Some(mechanism)),
+                "nothing is attached by {mechanism}"
+            );
+        }
+        events += report.events;
+    }
+    assert!(events >= 1_000_000, "{events} events prove too little");
+}
+
+fn finds(name: &str) {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let mutation = mutations::find(name).unwrap();
+    let outcome = run(
+        Trial::broken(mutation, Duration::from_secs(12)),
+        directory.path(),
+    );
+    for judged in &outcome.judged {
+        eprintln!("{}", tracer::judge::text::render(&judged.report));
+    }
+    let (expected, unexpected) = outcome.sorted();
+    assert!(unexpected.is_empty(), "{unexpected:?}");
+    let [finding] = expected[..] else {
+        panic!("{} findings of the kind", expected.len())
+    };
+    assert_eq!(
+        finding.expected.class,
+        outcome.trial.mutation.as_ref().unwrap().expect.lock
+    );
+    assert_eq!(finding.stacks.len(), 2, "both sides: {:?}", finding.stacks);
+    for stack in &finding.stacks {
+        assert!(
+            stack
+                .frames
+                .iter()
+                .any(|frame| frame.contains("[xfs]") || frame.contains("[ext4]"))
+        );
+        assert!(
+            stack.frames.iter().any(
+                |frame| frame.contains("entry_SYSCALL") || frame.contains("asm_exc_page_fault")
+            )
+        );
+    }
+    assert!(!finding.path.is_empty() && finding.range.length > 0);
+    let seconds: f64 = outcome
+        .vm
+        .outcome
+        .iter()
+        .flat_map(|vm| &vm.commands)
+        .map(|command| command.seconds)
+        .sum();
+    assert!(seconds <= 60.0, "{seconds} s of guest time");
+}
+
+#[test]
+fn finds_a_punch_without_the_lock() {
+    finds("xfs-punch-unlocked");
+}
+
+#[test]
+fn finds_a_page_mkwrite_without_the_lock() {
+    finds("ext4-mkwrite-unlocked");
+}
+
+#[test]
+fn finds_a_truncate_in_shared_mode() {
+    finds("xfs-truncate-shared");
+}
+
+fn vm(result: &Path, script: &str) -> Output {
+    Command::new(BINARY)
+        .args(["vm", "--kernel", SERIES, "--timeout", "240s", "--result"])
+        .arg(result)
+        .args(["--", "sh", "-c", script])
+        .output()
+        .unwrap()
+}
+
+fn read(directory: &Path, name: &str) -> String {
+    fs::read_to_string(directory.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn trace(directory: &Path, name: &str) -> Trace {
+    let path: PathBuf = directory.join(name);
+    Trace::open(&path).unwrap()
+}
+
+/// A recorder that is killed, a disk that fills up, mounts that do not fit, and nothing left attached.
+#[test]
+fn hardships_end_in_a_word_and_leave_nothing_behind() {
+    const SCRIPT: &str = r#"
+        attached() { cat /sys/kernel/tracing/enabled_functions | wc -l; }
+        detached() { n=0; while [ "$(attached)" != 0 ] && [ $n -lt 300 ]; do usleep 100000; n=$((n+1)); done; attached; }
+        cd /result
+        attached > attached.before
+
+        faultline record -o killed.flt --mount /mnt/xfs -- \
+            faultline work punch-vs-fault /mnt/xfs --time 60s > killed.log 2>&1 &
+        recorder=$!
+        while [ "$(stat -c %s killed.flt 2>/dev/null || echo 0)" -lt 100000 ]; do usleep 50000; done
+        attached > attached.during
+        kill -9 $recorder
+        wait $recorder
+        killall faultline
+        detached > attached.killed
+
+        mount -t tmpfs -o size=256k none /tmp
+        faultline record -o /tmp/full.flt --mount /mnt/ext4 -- \
+            faultline work punch-vs-fault /mnt/ext4 --time 60s > full.out 2> full.err
+        echo $? > full.status
+        cp /tmp/full.flt full.flt
+        detached > attached.full
+
+        umount /mnt/xfs /mnt/ext4
+        faultline record -o none.flt -- true > nodax.out 2> nodax.err
+        echo $? > nodax.status
+        faultline record -o none.flt --mount /tmp -- true > tmpfs.out 2> tmpfs.err
+        echo $? > tmpfs.status
+        attached > attached.after
+    "#;
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let result = directory.path();
+    let output = vm(result, SCRIPT);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    assert_eq!(read(result, "attached.before").trim(), "0");
+    assert_ne!(read(result, "attached.during").trim(), "0");
+    for moment in ["killed", "full", "after"] {
+        assert_eq!(
+            read(result, &format!("attached.{moment}")).trim(),
+            "0",
+            "after {moment}"
+        );
+    }
+
+    let killed = trace(result, "killed.flt");
+    assert!(killed.incomplete().is_some());
+    let report = analyze(&killed);
+    assert!(report.events > 1000, "{} events", report.events);
+    assert!(report.incomplete.is_some());
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+
+    assert_eq!(read(result, "full.status").trim(), "2");
+    let error = read(result, "full.err");
+    let last = error.lines().last().unwrap();
+    assert!(
+        last.contains("full.flt") && last.contains("space"),
+        "{error}"
+    );
+    let full = analyze(&trace(result, "full.flt"));
+    assert!(full.incomplete.is_some() && full.events > 0);
+
+    assert_eq!(read(result, "nodax.status").trim(), "2");
+    assert!(
+        read(result, "nodax.err").contains("dax=always"),
+        "{}",
+        read(result, "nodax.err")
+    );
+    assert_eq!(read(result, "tmpfs.status").trim(), "2");
+    assert!(
+        read(result, "tmpfs.err").contains("tmpfs"),
+        "{}",
+        read(result, "tmpfs.err")
+    );
+}
