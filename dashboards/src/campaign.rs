@@ -21,6 +21,32 @@ use workloads::lab::{
 /// Longest that boot, attach and detach take without KVM, on a busy machine.
 const OVERHEAD: Duration = Duration::from_secs(150);
 
+/// How much of a workload.
+#[derive(Clone, Copy, Debug)]
+pub enum Extent {
+    /// For so long.
+    Time(Duration),
+    /// So many operations of the manipulator, however slow the machine.
+    Operations(u64),
+}
+
+impl Extent {
+    fn arguments(self) -> [String; 2] {
+        match self {
+            Self::Time(time) => ["--time".to_owned(), format!("{}ms", time.as_millis())],
+            Self::Operations(count) => ["--ops".to_owned(), count.to_string()],
+        }
+    }
+
+    /// After this long it has hung.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Time(time) => OVERHEAD + time * 2,
+            Self::Operations(count) => OVERHEAD + Duration::from_millis(count * 100),
+        }
+    }
+}
+
 /// A workload on a freshly made filesystem.
 #[derive(Clone, Debug)]
 pub struct Workload {
@@ -31,7 +57,7 @@ pub struct Workload {
     /// Which scenario.
     pub scenario: String,
     /// How long.
-    pub time: Duration,
+    pub extent: Extent,
     /// What all random choices follow from.
     pub seed: u64,
 }
@@ -71,12 +97,12 @@ pub struct TrialOutcome {
 
 impl Trial {
     /// The unmodified kernel with punch-hole against faults on both filesystems, with DAX.
-    pub fn stock(time: Duration) -> Self {
+    pub fn stock(extent: Extent) -> Self {
         let workload = |filesystem| Workload {
             filesystem,
             dax: true,
             scenario: "punch-vs-fault".to_owned(),
-            time,
+            extent,
             seed: 1,
         };
         Self {
@@ -90,12 +116,12 @@ impl Trial {
     }
 
     /// A broken module, with the workload that meets the bug.
-    pub fn broken(mutation: Mutation<'static>, time: Duration) -> Self {
+    pub fn broken(mutation: Mutation<'static>, extent: Extent) -> Self {
         let workload = Workload {
             filesystem: mutation.filesystem,
             dax: mutation.mode == Mode::Dax,
             scenario: mutation.scenario.to_owned(),
-            time,
+            extent,
             seed: 1,
         };
         Self {
@@ -106,12 +132,12 @@ impl Trial {
     }
 
     /// The stock kernel and every mutation that Faultline carries.
-    pub fn all(time: Duration) -> Result<Vec<Self>> {
-        let mut trials = vec![Self::stock(time)];
+    pub fn all(extent: Extent) -> Result<Vec<Self>> {
+        let mut trials = vec![Self::stock(extent)];
         trials.extend(
             mutations::all()?
                 .into_iter()
-                .map(|mutation| Self::broken(mutation, time)),
+                .map(|mutation| Self::broken(mutation, extent)),
         );
         Ok(trials)
     }
@@ -143,7 +169,7 @@ impl Trial {
             + self
                 .workloads
                 .iter()
-                .map(|workload| workload.time * 2)
+                .map(|workload| workload.extent.patience())
                 .sum::<Duration>();
         let vm = Vm::run(cache, &spec, progress)?;
         let mut judged = Vec::new();
@@ -195,7 +221,7 @@ impl Workload {
     fn command(&self) -> CommandJob {
         let target = self.filesystem().target;
         let trace = format!("/result/{}", self.trace());
-        let time = format!("{}ms", self.time.as_millis());
+        let [how, much] = self.extent.arguments();
         let seed = self.seed.to_string();
         let argv = [
             "faultline",
@@ -209,13 +235,13 @@ impl Workload {
             "work",
             &self.scenario,
             &target,
-            "--time",
-            &time,
+            &how,
+            &much,
             "--seed",
             &seed,
         ];
         let mut command = CommandJob::new(&self.name(), &argv);
-        command.timeout_seconds = (OVERHEAD + self.time * 2).as_secs();
+        command.timeout_seconds = self.extent.patience().as_secs();
         command
     }
 }

@@ -72,7 +72,16 @@ fn a_trace_of_a_newer_version() {
 fn recording_without_root() {
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("faultline");
-    fs::copy(BINARY, &copy).unwrap();
+    // By another process: a descriptor open for writing in this one could leak into a concurrent
+    // test's child, and the copy would be busy.
+    assert!(
+        Command::new("cp")
+            .arg(BINARY)
+            .arg(&copy)
+            .status()
+            .unwrap()
+            .success()
+    );
     let open = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     fs::set_permissions(directory.path(), open).unwrap();
     let mut command = Command::new(&copy);

@@ -10,12 +10,14 @@ use std::{
     time::Duration,
 };
 
-use dashboards::campaign::{Trial, TrialOutcome};
+use dashboards::campaign::{Extent, Trial, TrialOutcome};
 use tracer::{analyze::analyze, judge::Verdict, trace::Trace};
 use workloads::lab::{Cache, Kernel, KernelSeries, mutations};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_faultline");
 const SERIES: &str = "6.12";
+/// Enough of them for a million events: each opens a window, into which hundreds of events fall.
+const OPERATIONS: u64 = 3000;
 
 /// One VM at a time: two would take each other's processors.
 fn alone() -> MutexGuard<'static, ()> {
@@ -36,7 +38,10 @@ fn run(trial: Trial, directory: &Path) -> TrialOutcome {
 fn a_stock_kernel_is_clean_and_the_run_was_worth_it() {
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
-    let outcome = run(Trial::stock(Duration::from_secs(25)), directory.path());
+    let outcome = run(
+        Trial::stock(Extent::Operations(OPERATIONS)),
+        directory.path(),
+    );
     assert_eq!(outcome.trouble(), None);
     assert_eq!(outcome.judged.len(), 2);
     let mut events = 0;
@@ -75,7 +80,7 @@ fn finds(name: &str) {
     let directory = tempfile::tempdir().unwrap();
     let mutation = mutations::find(name).unwrap();
     let outcome = run(
-        Trial::broken(mutation, Duration::from_secs(12)),
+        Trial::broken(mutation, Extent::Time(Duration::from_secs(12))),
         directory.path(),
     );
     for judged in &outcome.judged {
@@ -174,6 +179,11 @@ fn hardships_end_in_a_word_and_leave_nothing_behind() {
         cp /tmp/full.flt full.flt
         detached > attached.full
 
+        mount -t tmpfs none /sys/kernel/btf
+        faultline record -o none.flt --mount /mnt/ext4 -- true > nobtf.out 2> nobtf.err
+        echo $? > nobtf.status
+        umount /sys/kernel/btf
+
         umount /mnt/xfs /mnt/ext4
         faultline record -o none.flt -- true > nodax.out 2> nodax.err
         echo $? > nodax.status
@@ -219,6 +229,12 @@ fn hardships_end_in_a_word_and_leave_nothing_behind() {
     let full = analyze(&trace(result, "full.flt"));
     assert!(full.incomplete.is_some() && full.events > 0);
 
+    assert_eq!(read(result, "nobtf.status").trim(), "2");
+    assert!(
+        read(result, "nobtf.err").contains("CONFIG_DEBUG_INFO_BTF"),
+        "{}",
+        read(result, "nobtf.err")
+    );
     assert_eq!(read(result, "nodax.status").trim(), "2");
     assert!(
         read(result, "nodax.err").contains("dax=always"),

@@ -7,7 +7,7 @@ use tracer::judge::{Verdict, text};
 use workloads::lab::{Cache, Kernel, KernelSeries, host};
 
 use crate::{
-    campaign::{Trial, TrialOutcome, own_binary},
+    campaign::{Extent, Trial, TrialOutcome, own_binary},
     cli::Demo,
     progress::{self, Line},
 };
@@ -22,7 +22,7 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
         Some(directory) => directory.clone(),
         None => cache.root().join("demo"),
     };
-    let mut trials = Trial::all(arguments.time)?;
+    let mut trials = Trial::all(Extent::Time(arguments.time))?;
     if !arguments.only.is_empty() {
         if let Some(unknown) = arguments
             .only
