@@ -197,7 +197,12 @@ pub struct BenchAnalysis {
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     pub passes: u32,
     /// Events of the synthetic trace
-    #[arg(long, value_name = "N", default_value_t = 4_000_000, conflicts_with = "trace")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4_000_000,
+        conflicts_with = "trace"
+    )]
     pub events: u64,
 }
 

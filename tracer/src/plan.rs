@@ -16,6 +16,7 @@ use crate::{
         symbols::Symbols,
         types::{Function, KernelTypes, TypesError},
     },
+    trace::meta::Mechanism,
     units::HookId,
 };
 
@@ -28,6 +29,19 @@ pub enum Candidate {
     Probe(&'static str, Side),
     /// Raw tracepoint.
     Tracepoint(&'static str),
+}
+
+impl Candidate {
+    /// What an attachment this way is.
+    pub fn mechanism(&self) -> Mechanism {
+        match self {
+            Self::Trampoline(_, Side::Entry) => Mechanism::Fentry,
+            Self::Trampoline(_, Side::Return) => Mechanism::Fexit,
+            Self::Probe(_, Side::Entry) => Mechanism::Kprobe,
+            Self::Probe(_, Side::Return) => Mechanism::Kretprobe,
+            Self::Tracepoint(_) => Mechanism::RawTracepoint,
+        }
+    }
 }
 
 /// One table row on this kernel.

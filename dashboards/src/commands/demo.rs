@@ -67,8 +67,8 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
     }
     drop(line);
     println!(
-        "{:24} {:13} {:>9} {:>8} {:>7}  {}",
-        "run", "verdict", "events", "windows", "met", "found"
+        "{:24} {:13} {:>9} {:>8} {:>7}  found",
+        "run", "verdict", "events", "windows", "met"
     );
     for row in rows {
         println!("{row}");

@@ -303,6 +303,7 @@ fn act(args: &impl Args) -> Option<()> {
     let inode = payload!(args, inodes, 0)?;
     let held = match holds(task, inode) {
         Some(held) => held,
+        None if frozen(&SPEC.flags) & SPEC_UNSCOPED != 0 => 0,
         None => {
             watched(inode)?;
             introduce(task, inode);

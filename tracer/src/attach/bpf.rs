@@ -182,6 +182,10 @@ pub fn load(
         Err(_) => {
             let text = String::from_utf8_lossy(&log);
             let text = text.trim_end_matches('\0').trim_end();
+            if text.is_empty() {
+                // Refused before the verifier saw it; the code stays with the error.
+                return Err(error);
+            }
             let from = text.char_indices().rev().nth(600).map_or(0, |(at, _)| at);
             Err(io::Error::new(
                 error.kind(),

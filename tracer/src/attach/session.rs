@@ -21,7 +21,7 @@ use super::{
     object::{Program, Template},
 };
 use crate::{
-    hooks::{Effect, FilesystemKind, Side},
+    hooks::{Effect, FilesystemKind},
     plan::{Candidate, Plan, Row},
     trace::meta::{LossCause, Mechanism, PlannedHook},
     units::{Device, HookId, StackId},
@@ -229,7 +229,7 @@ impl Session {
             let outcome = match &row.resolved {
                 Err(missing) => Err(missing.clone()),
                 Ok((spec, candidates)) => {
-                    let mut outcome = Err("no way to attach".to_owned());
+                    let mut outcome = Err(String::new());
                     for candidate in candidates {
                         let instantiate =
                             |program| template.instantiate(program, spec, &plan.layout, &fds);
@@ -244,8 +244,17 @@ impl Session {
                                 outcome = Ok(mechanism);
                                 break;
                             }
-                            Err(error) => outcome = Err(error.to_string()),
+                            Err(error) => {
+                                if let Err(reasons) = &mut outcome {
+                                    let separator = if reasons.is_empty() { "" } else { "; " };
+                                    let way = candidate.mechanism().name();
+                                    reasons.push_str(&format!("{separator}{way}: {error}"));
+                                }
+                            }
                         }
+                    }
+                    if outcome.as_ref().is_err_and(String::is_empty) {
+                        outcome = Err("no way to attach".to_owned());
                     }
                     outcome
                 }
@@ -428,12 +437,8 @@ fn attach(
             };
             let program = bpf::load(kind, &instance.instructions, license, "faultline")?;
             let link = bpf::attach_tracing(&program)?;
-            let mechanism = match side {
-                Side::Entry => Mechanism::Fentry,
-                Side::Return => Mechanism::Fexit,
-            };
             Ok((
-                mechanism,
+                candidate.mechanism(),
                 program,
                 instance.constants,
                 Link::Fd { _link: link },
@@ -443,12 +448,8 @@ fn attach(
             let instance = instantiate(Program::Probe)?;
             let program = bpf::load(Kind::Probe, &instance.instructions, license, "faultline")?;
             let probe = bpf::attach_probe(&program, name, *side)?;
-            let mechanism = match side {
-                Side::Entry => Mechanism::Kprobe,
-                Side::Return => Mechanism::Kretprobe,
-            };
             Ok((
-                mechanism,
+                candidate.mechanism(),
                 program,
                 instance.constants,
                 Link::Probe { _probe: probe },
@@ -464,7 +465,7 @@ fn attach(
             )?;
             let link = bpf::attach_tracepoint(&program, Some(name))?;
             Ok((
-                Mechanism::RawTracepoint,
+                candidate.mechanism(),
                 program,
                 instance.constants,
                 Link::Fd { _link: link },

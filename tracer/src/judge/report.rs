@@ -55,7 +55,7 @@ pub struct HookReport {
     /// Why it was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Hits by the kernel's own counters, if the recording was closed properly.
+    /// Hits by the kernel's own counters, if they were counted.
     pub runs: Option<u64>,
 }
 

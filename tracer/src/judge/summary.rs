@@ -44,11 +44,7 @@ impl<'a> Summary<'a> {
         let mut unjudged = engine.unjudged.total();
 
         let missing = self.missing_groups();
-        for (group, error) in &missing {
-            reasons.push(format!(
-                "no hook of group {group} could be attached: {error}"
-            ));
-        }
+        reasons.extend(missing_reasons(&missing));
         let blind = self.blind_to_locks(&missing);
 
         let kernel = Version::of_kernel(&header.kernel, &header.build);
@@ -392,5 +388,45 @@ impl<'a> Summary<'a> {
             count: record.count,
             time_ns: witness.time,
         }
+    }
+}
+
+/// One sentence an error: a kernel that refuses one way to attach refuses it to many groups.
+fn missing_reasons(missing: &BTreeMap<&str, &str>) -> Vec<String> {
+    let mut by_error = BTreeMap::<&str, Vec<&str>>::new();
+    for (group, error) in missing {
+        by_error.entry(error).or_default().push(group);
+    }
+    by_error
+        .into_iter()
+        .map(|(error, groups)| match &groups[..] {
+            [group] => format!("no hook of group {group} could be attached: {error}"),
+            groups => format!(
+                "no hook of {} groups could be attached ({error}): {}",
+                groups.len(),
+                groups.join(", ")
+            ),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_fail_alike_share_a_sentence() {
+        let missing = BTreeMap::from([
+            ("op/fallocate", "no kprobes"),
+            ("rwsem/up_read", "no kprobes"),
+            ("xfs/fault", "no such function"),
+        ]);
+        assert_eq!(
+            missing_reasons(&missing),
+            [
+                "no hook of 2 groups could be attached (no kprobes): op/fallocate, rwsem/up_read",
+                "no hook of group xfs/fault could be attached: no such function",
+            ]
+        );
     }
 }

@@ -175,6 +175,6 @@ pub struct Footer {
     pub ended: Nanos,
     /// How the command under test ended: its exit status, or the signal as 128 + n.
     pub command_status: Option<i32>,
-    /// Hits that each hook had, from the kernel's own counters, by hook id.
+    /// Hits that each hook had, from the kernel's own counters, by hook id; empty unless counted.
     pub runs: Vec<(HookId, u64)>,
 }

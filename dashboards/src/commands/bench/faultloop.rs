@@ -1,7 +1,5 @@
 //! The fault loop: stores to every page of a shared mapping, drops the translations, and again.
 
-#![allow(unsafe_code)]
-
 use std::{
     fs::File,
     io::{self, Write as _},
@@ -25,7 +23,7 @@ use crate::cli::BenchLoop;
 /// Pages of the mapping, and faults of a batch.
 pub const PAGES: u64 = 1024;
 const PAGE: usize = 4096;
-const LENGTH: NonZeroUsize = NonZeroUsize::new(PAGES as usize * PAGE).unwrap();
+const LENGTH: NonZeroUsize = NonZeroUsize::MIN.saturating_add(PAGES as usize * PAGE - 1);
 const HUGE: usize = 2 << 20;
 /// Batches that are run but not timed: page tables, caches and translated code come into being.
 const WARM_UP: u64 = 2;
@@ -35,6 +33,8 @@ const WARM_UP: u64 = 2;
 pub struct Looped {
     /// Nanoseconds of each timed batch of [`PAGES`] faults.
     pub batches: Vec<u64>,
+    /// Nanoseconds of CPU time that the thread had in each; waiting for a CPU is not in it.
+    pub cpu: Vec<u64>,
     /// Stores that were to fault, the warm-up included.
     pub stores: u64,
     /// Page faults that the kernel counted meanwhile.
@@ -52,24 +52,34 @@ pub fn prepare(file: &mut File) -> io::Result<()> {
 
 /// Runs the loop and prints what it saw.
 pub fn run(arguments: &BenchLoop) -> Result<()> {
-    let mapping = map(&arguments.file)
-        .with_context(|| format!("cannot map {}", arguments.file.display()))?;
+    let mapping =
+        map(&arguments.file).with_context(|| format!("cannot map {}", arguments.file.display()))?;
     let batches = arguments.faults.div_ceil(PAGES).max(1);
     let mut looped = Looped {
         batches: Vec::with_capacity(batches as usize),
+        cpu: Vec::with_capacity(batches as usize),
         stores: (WARM_UP + batches) * PAGES,
         faults: 0,
     };
     let before = faults()?;
     for batch in 0..WARM_UP + batches {
         let started = now()?;
+        let before = cpu_time()?;
         for page in 0..PAGES as usize {
             // SAFETY: inside the mapping; volatile, since the faults are the point.
-            unsafe { mapping.as_ptr().cast::<u8>().add(page * PAGE).write_volatile(batch as u8) };
+            unsafe {
+                mapping
+                    .as_ptr()
+                    .cast::<u8>()
+                    .add(page * PAGE)
+                    .write_volatile(batch as u8)
+            };
         }
+        let used = cpu_time()? - before;
         let took = now()? - started;
         if batch >= WARM_UP {
             looped.batches.push(took);
+            looped.cpu.push(used);
         }
         // SAFETY: the whole mapping; a shared file mapping loses nothing.
         unsafe { madvise(mapping, LENGTH.get(), MmapAdvise::MADV_DONTNEED) }
@@ -105,6 +115,14 @@ fn faults() -> Result<u64> {
 }
 
 fn now() -> Result<u64> {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+fn cpu_time() -> Result<u64> {
+    read(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn read(clock: ClockId) -> Result<u64> {
+    let time = clock_gettime(clock)?;
     Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
 }
