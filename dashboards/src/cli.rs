@@ -59,6 +59,9 @@ pub struct Record {
     /// Ring buffer a CPU, in MiB; a power of two
     #[arg(long, value_name = "MIB", default_value_t = 16)]
     pub ring: u32,
+    /// Attach by kprobe and kretprobe where they can do the job, as where trampolines do not work
+    #[arg(long)]
+    pub probes: bool,
     /// Command to run; recording ends with it
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

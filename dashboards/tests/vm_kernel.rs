@@ -172,6 +172,11 @@ fn hardships_end_in_a_word_and_leave_nothing_behind() {
         killall faultline
         detached > attached.killed
 
+        faultline record --probes -o probes.flt --mount /mnt/ext4 -- \
+            faultline work punch-vs-fault /mnt/ext4 --ops 30 > probes.log 2>&1
+        echo $? > probes.status
+        detached > attached.probes
+
         mount -t tmpfs -o size=256k none /tmp
         faultline record -o /tmp/full.flt --mount /mnt/ext4 -- \
             faultline work punch-vs-fault /mnt/ext4 --time 60s > full.out 2> full.err
@@ -203,7 +208,7 @@ fn hardships_end_in_a_word_and_leave_nothing_behind() {
 
     assert_eq!(read(result, "attached.before").trim(), "0");
     assert_ne!(read(result, "attached.during").trim(), "0");
-    for moment in ["killed", "full", "after"] {
+    for moment in ["killed", "probes", "full", "after"] {
         assert_eq!(
             read(result, &format!("attached.{moment}")).trim(),
             "0",
@@ -218,6 +223,29 @@ fn hardships_end_in_a_word_and_leave_nothing_behind() {
     assert!(report.incomplete.is_some());
     assert_eq!(report.verdict, Verdict::Inconclusive);
     assert!(report.findings.is_empty(), "{:?}", report.findings);
+
+    assert_eq!(
+        read(result, "probes.status").trim(),
+        "0",
+        "{}",
+        read(result, "probes.log")
+    );
+    let probes = analyze(&trace(result, "probes.flt"));
+    assert_eq!(probes.verdict, Verdict::Clean, "{:?}", probes.reasons);
+    assert!(
+        probes.totals.windows > 0 && probes.totals.met > 0,
+        "{:?}",
+        probes.totals
+    );
+    for mechanism in ["kprobe", "kretprobe"] {
+        assert!(
+            probes
+                .hooks
+                .iter()
+                .any(|hook| hook.mechanism == Some(mechanism)),
+            "no {mechanism}"
+        );
+    }
 
     assert_eq!(read(result, "full.status").trim(), "2");
     let error = read(result, "full.err");

@@ -52,8 +52,6 @@ pub enum Role {
     Act = 3,
     /// A task ends: forget it.
     Exit = 4,
-    /// Entry probe for a lock function whose return is seen by a kretprobe: keep the argument.
-    Stash = 5,
 }
 
 /// How a lock event changes the task's hold on the exclusion lock, for the kernel-side stack policy.
@@ -82,16 +80,14 @@ pub enum Success {
     NonZero = 2,
 }
 
-/// The task's argument comes from the stash that a [`Role::Stash`] probe filled.
-pub const SPEC_FROM_STASH: u8 = 1 << 0;
 /// Report `inode.i_size`.
-pub const SPEC_SIZE: u8 = 1 << 1;
+pub const SPEC_SIZE: u8 = 1 << 0;
 /// Always take a kernel stack.
-pub const SPEC_STACK: u8 = 1 << 2;
+pub const SPEC_STACK: u8 = 1 << 1;
 /// Take a kernel stack now and then, and whenever the act is unguarded.
-pub const SPEC_STACK_SAMPLED: u8 = 1 << 3;
+pub const SPEC_STACK_SAMPLED: u8 = 1 << 2;
 /// Needs no scope: the inode itself is checked against the watch list.
-pub const SPEC_UNSCOPED: u8 = 1 << 4;
+pub const SPEC_UNSCOPED: u8 = 1 << 3;
 
 /// Everything one attached program knows.
 #[repr(C)]

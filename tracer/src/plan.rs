@@ -57,6 +57,29 @@ pub struct Row {
     pub resolved: Result<(HookSpec, Vec<Candidate>), String>,
 }
 
+/// Which way to attach is tried first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefer {
+    /// Trampolines: cheapest, and they see arguments at a return.
+    #[default]
+    Trampolines,
+    /// Probes, wherever they can do the job: to try the fallback where trampolines work.
+    Probes,
+}
+
+impl Plan {
+    /// Puts the preferred way of each row first.
+    pub fn prefer(&mut self, prefer: Prefer) {
+        for row in &mut self.rows {
+            if let Ok((_, candidates)) = &mut row.resolved {
+                candidates.sort_by_key(|candidate| {
+                    matches!(candidate, Candidate::Probe(..)) != (prefer == Prefer::Probes)
+                });
+            }
+        }
+    }
+}
+
 /// The whole plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -255,6 +278,7 @@ fn role(effect: Effect) -> Role {
         | Effect::LayoutScan(_)
         | Effect::ChangeExtents(_)
         | Effect::Install(_)
+        | Effect::EntryLock(_)
         | Effect::Note => Role::Act,
     }
 }
@@ -278,7 +302,7 @@ fn success(success: Success) -> tracer_ebpf::hook::Success {
 
 fn flags(hook: &Hook) -> u8 {
     let scope = match hook.effect {
-        Effect::Lock(_) | Effect::TaskExit => 0,
+        Effect::Lock(_) | Effect::EntryLock(_) | Effect::TaskExit => 0,
         // Its scope would be opened by what it stands in for.
         Effect::Note => SPEC_UNSCOPED,
         _ => SPEC_SIZE,

@@ -23,7 +23,7 @@ use crate::{
         symbols::Symbols,
         types::{KernelTypes, TypesError},
     },
-    plan::Plan,
+    plan::{Plan, Prefer},
     trace::{Footer, Header, Inode, Loss, LossCause, Mount, Stack, Task, TraceError, Writer},
     units::{Device, Ino, InodeAddress, Nanos, Pid, StackId, Tid},
 };
@@ -51,6 +51,8 @@ pub struct Options {
     pub limit: Option<Duration>,
     /// Sizes.
     pub limits: Limits,
+    /// Which way to attach is tried first.
+    pub prefer: Prefer,
 }
 
 /// What came of it.
@@ -168,7 +170,8 @@ pub fn record(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, RecordError> {
     progress(Progress::Attaching);
-    let plan = resolve_plan(&options.mounts)?;
+    let mut plan = resolve_plan(&options.mounts)?;
+    plan.prefer(options.prefer);
     // The file first: a full disk or a bad path must not cost an attach.
     let mut header = header(options, &plan);
     drop(Writer::create(&options.output, &header)?);

@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tracer::{
     attach::Limits,
     mounts,
+    plan::Prefer,
     record::{Options, record},
     trace::Mount,
 };
@@ -32,6 +33,11 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         mounts: watched(&arguments.mount)?,
         command: arguments.command.clone(),
         limit: arguments.time,
+        prefer: if arguments.probes {
+            Prefer::Probes
+        } else {
+            Prefer::Trampolines
+        },
         limits: Limits {
             ring_bytes: arguments.ring << 20,
         },

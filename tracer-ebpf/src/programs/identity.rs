@@ -28,12 +28,12 @@ fn device(inode: u64) -> Option<u32> {
     peek::<u32>(sb + u64::from(frozen(&LAYOUT.sb_dev)))
 }
 
-/// The bounds of a watched filesystem's inode, or `None` if nobody watches it.
+/// Device and bounds of a watched filesystem's inode, or `None` if nobody watches it.
 #[inline(always)]
-pub fn watched(inode: u64) -> Option<Watched> {
+pub fn watched(inode: u64) -> Option<(u32, Watched)> {
     let device = device(inode)?;
     // SAFETY: watch entries are written before the hooks attach and never change.
-    unsafe { WATCHED.get(device) }.copied()
+    unsafe { WATCHED.get(device) }.map(|bounds| (device, *bounds))
 }
 
 /// `i_size` in bytes.
@@ -44,8 +44,7 @@ pub fn size(inode: u64) -> u64 {
 
 /// Tells user space which file `inode` is, if that is news.
 #[inline(always)]
-pub fn introduce(task: *mut Task, inode: u64) {
-    let Some(device) = device(inode) else { return };
+pub fn introduce(task: *mut Task, inode: u64, device: u32) {
     let number = peek::<u64>(inode + u64::from(frozen(&LAYOUT.inode_ino))).unwrap_or(0);
     let generation = peek::<u32>(inode + u64::from(frozen(&LAYOUT.inode_generation))).unwrap_or(0);
     let identity = InodeIdentity {

@@ -2,10 +2,7 @@
 
 use tracer_ebpf::{
     event::{Event, FLAG_SCOPE_OVERFLOW, FLAG_SECOND_INODE, FLAG_UNGUARDED, Head, lost},
-    hook::{
-        HookSpec, Role, SPEC_FROM_STASH, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_UNSCOPED,
-        Success,
-    },
+    hook::{HookSpec, Role, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_UNSCOPED, Success},
 };
 
 use crate::{
@@ -26,7 +23,6 @@ const ENTER: u8 = Role::Enter as u8;
 const LEAVE: u8 = Role::Leave as u8;
 const LOCK: u8 = Role::Lock as u8;
 const ACT: u8 = Role::Act as u8;
-const EXIT: u8 = Role::Exit as u8;
 
 #[inline(always)]
 pub fn run(args: &impl Args) {
@@ -36,8 +32,7 @@ pub fn run(args: &impl Args) {
         LEAVE => leave(args),
         LOCK => lock(args),
         ACT => act(args),
-        EXIT => exit(),
-        _ => stash(args),
+        _ => exit(),
     };
 }
 
@@ -91,7 +86,7 @@ fn sized(inode: u64) -> u64 {
 
 macro_rules! payload {
     ($args:expr, $set:ident, $index:literal) => {
-        follow($args, &raw const SPEC.$set[$index], 0)
+        follow($args, &raw const SPEC.$set[$index])
     };
 }
 
@@ -117,7 +112,7 @@ fn sampled_stack(args: &impl Args, task: *mut Task) -> i32 {
 #[inline(always)]
 fn enter(args: &impl Args) -> Option<()> {
     let inode = payload!(args, inodes, 0)?;
-    let bounds = watched(inode)?;
+    let (device, bounds) = watched(inode)?;
     let c = payload!(args, payload, 2).unwrap_or(0);
     if !passes_guard(c) {
         return None;
@@ -145,7 +140,7 @@ fn enter(args: &impl Args) -> Option<()> {
     if !concern(task, inode, bounds) {
         flags |= FLAG_SCOPE_OVERFLOW;
     }
-    introduce(task, inode);
+    introduce(task, inode, device);
     let stack = sampled_stack(args, task);
     emit(
         task,
@@ -163,11 +158,11 @@ fn enter(args: &impl Args) -> Option<()> {
     if second == 0 || second == inode {
         return None;
     }
-    let bounds = watched(second)?;
+    let (device, bounds) = watched(second)?;
     if !concern(task, second, bounds) {
         flags |= FLAG_SCOPE_OVERFLOW;
     }
-    introduce(task, second);
+    introduce(task, second, device);
     emit(
         task,
         &Payload {
@@ -249,17 +244,7 @@ fn lock(args: &impl Args) -> Option<()> {
     if !succeeded(args) {
         return None;
     }
-    let stash = if frozen(&SPEC.flags) & SPEC_FROM_STASH != 0 {
-        // SAFETY: as above.
-        let kept = unsafe { (*task).stash };
-        if kept == 0 {
-            return None;
-        }
-        kept
-    } else {
-        0
-    };
-    let address = follow(args, &raw const SPEC.inodes[0], stash)?;
+    let address = follow(args, &raw const SPEC.inodes[0])?;
     let inode = lock_owner(task, address, frozen(&SPEC.hold))?;
     let stack = sampled_stack(args, task);
     emit(
@@ -281,9 +266,9 @@ fn lock(args: &impl Args) -> Option<()> {
 fn act(args: &impl Args) -> Option<()> {
     let task = if frozen(&SPEC.flags) & SPEC_UNSCOPED != 0 {
         let inode = payload!(args, inodes, 0)?;
-        watched(inode)?;
+        let (device, _) = watched(inode)?;
         let task = known_or_new()?;
-        introduce(task, inode);
+        introduce(task, inode, device);
         task
     } else {
         let task = known()?;
@@ -305,8 +290,8 @@ fn act(args: &impl Args) -> Option<()> {
         Some(held) => held,
         None if frozen(&SPEC.flags) & SPEC_UNSCOPED != 0 => 0,
         None => {
-            watched(inode)?;
-            introduce(task, inode);
+            let (device, _) = watched(inode)?;
+            introduce(task, inode, device);
             0
         }
     };
@@ -335,18 +320,6 @@ fn act(args: &impl Args) -> Option<()> {
 fn exit() -> Option<()> {
     // Fails for the many tasks that never entered an operation.
     let _ = TASKS.remove(current());
-    None
-}
-
-#[inline(always)]
-fn stash(args: &impl Args) -> Option<()> {
-    let task = known()?;
-    // SAFETY: `task` is a live map value.
-    unsafe {
-        if (*task).depth != 0 {
-            (*task).stash = follow(args, &raw const SPEC.inodes[0], 0)?;
-        }
-    }
     None
 }
 

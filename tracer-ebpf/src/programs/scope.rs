@@ -40,8 +40,6 @@ pub struct Task {
     pub depth: u8,
     pub slots: u8,
     pub reserved: [u8; 2],
-    /// Argument kept by an entry probe for its kretprobe.
-    pub stash: u64,
     pub frames: [Frame; FRAMES],
     pub slot: [Slot; SLOTS],
 }
@@ -67,7 +65,6 @@ static NEW_TASK: Task = Task {
     depth: 0,
     slots: 0,
     reserved: [0; 2],
-    stash: 0,
     frames: [NO_FRAME; FRAMES],
     slot: [NO_SLOT; SLOTS],
 };

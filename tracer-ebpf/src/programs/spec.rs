@@ -67,7 +67,7 @@ pub fn peek<T: Copy + Default>(address: u64) -> Option<T> {
 
 /// Follows `path` from the arguments.
 #[inline(always)]
-pub fn follow(args: &impl Args, path: *const Path, stash: u64) -> Option<u64> {
+pub fn follow(args: &impl Args, path: *const Path) -> Option<u64> {
     // SAFETY: `path` points into the static SPEC.
     let (source, derefs, width, keep, add) = unsafe {
         (
@@ -81,9 +81,7 @@ pub fn follow(args: &impl Args, path: *const Path, stash: u64) -> Option<u64> {
     if source == SOURCE_NONE {
         return None;
     }
-    let mut value = if stash != 0 {
-        stash
-    } else if source == SOURCE_RETURN {
+    let mut value = if source == SOURCE_RETURN {
         args.ret()?
     } else {
         args.arg(source)?

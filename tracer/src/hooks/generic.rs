@@ -1,8 +1,8 @@
 //! The VFS, fs/dax.c, mm/memory.c and mm/truncate.c.
 
 use super::{
-    Effect, Entry, Hook, Install, Mode, Side, Span, Stacks, Step, Success, Target, Way, arg, arg32,
-    ret,
+    Effect, Entry, EntryAction, Hook, Install, Mode, Side, Span, Stacks, Step, Success, Target,
+    Way, arg, arg32, ret,
 };
 
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
@@ -19,6 +19,14 @@ pub(super) const VMF: &[Step] = &[
     Step::Deref("file", "f_inode"),
 ];
 const VMF_ADDRESS: Way = arg(0, &[Step::Read("vm_fault", "address")]);
+
+/// From `struct xa_state` to the inode whose `i_mapping->i_pages` it walks.
+const XAS: &[Step] = &[
+    Step::Deref("xa_state", "xa"),
+    Step::Out("address_space", "i_pages"),
+    Step::Deref("address_space", "host"),
+];
+const XAS_INDEX: Way = arg(0, &[Step::Read("xa_state", "xa_index")]);
 
 /// include/linux/fs.h: ATTR_SIZE
 const ATTR_SIZE: u64 = 1 << 3;
@@ -123,6 +131,22 @@ pub const HOOKS: &[Hook] = &[
     )
     .inode(arg(0, MAPPING))
     .payload(None, None, Some(ret())),
+    // grab_mapping_entry(xas, mapping, order), dax_unlock_entry(xas, entry): static, but never inlined
+    // so far. A failed grab returns an internal entry in `c`.
+    Hook::new(
+        exit("grab_mapping_entry"),
+        Effect::EntryLock(EntryAction::Acquire),
+        "dax-entry/grab",
+    )
+    .inode(arg(1, MAPPING))
+    .payload(Some(XAS_INDEX), None, Some(ret())),
+    Hook::new(
+        entry("dax_unlock_entry"),
+        Effect::EntryLock(EntryAction::Release),
+        "dax-entry/unlock",
+    )
+    .inode(arg(0, XAS))
+    .payload(Some(XAS_INDEX), None, None),
     // Up to 6.14; later DAX pages are ordinary folios and go through vmf_insert_page_mkwrite.
     installs(
         "vmf_insert_mixed",

@@ -117,6 +117,16 @@ pub enum LockAction {
     Downgrade,
 }
 
+/// What happens to a DAX entry's lock: a bit in the mapping's xarray, with a hashed wait queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryAction {
+    /// Held from here on.
+    Acquire,
+    /// About to be released.
+    Release,
+}
+
 /// How payload `a`, `b` name bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -260,6 +270,8 @@ pub enum Effect {
     LayoutScan(Span),
     /// Mapped extents of the span are about to be removed, moved or converted.
     ChangeExtents(Span),
+    /// The lock of the DAX entry at page offset `a` (fs/dax.c).
+    EntryLock(EntryAction),
     /// A translation was installed: `a` pfn, `b` address, `c` the function's return value.
     Install(Install),
     /// A task ended.

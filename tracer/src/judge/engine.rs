@@ -8,7 +8,9 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    hooks::{Effect, Entry, FilesystemKind, Install, LockAction, LockClass, Mode, Span},
+    hooks::{
+        Effect, Entry, EntryAction, FilesystemKind, Install, LockAction, LockClass, Mode, Span,
+    },
     judge::{
         coverage::{Coverage, Meeting},
         finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
@@ -58,6 +60,8 @@ pub struct Engine {
     pub events: u64,
     /// Records missing from tasks' sequences.
     pub missing: u64,
+    /// DAX entries locked.
+    pub entry_locks: u64,
     /// Latest extent change with a stack, by filesystem.
     pub changes: [Option<Sample>; FilesystemKind::ALL.len()],
     started: Nanos,
@@ -74,6 +78,7 @@ impl Engine {
             unjudged: Unjudged::default(),
             events: 0,
             missing: 0,
+            entry_locks: 0,
             changes: [None; FilesystemKind::ALL.len()],
             started: header.started,
             scopes: 0,
@@ -153,7 +158,11 @@ impl Engine {
                 }
             }
             Effect::ChangeExtents(span) => self.change(task, span, event),
-            Effect::Enter(_) | Effect::TaskExit | Effect::Note => {}
+            Effect::EntryLock(EntryAction::Acquire) => self.entry_locks += 1,
+            Effect::EntryLock(EntryAction::Release)
+            | Effect::Enter(_)
+            | Effect::TaskExit
+            | Effect::Note => {}
         }
     }
 

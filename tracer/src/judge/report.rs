@@ -80,6 +80,8 @@ pub struct Totals {
     pub held_off: u64,
     /// Lock acquisitions within operations and faults.
     pub locks: Vec<LockCount>,
+    /// DAX entries locked within operations and faults.
+    pub entry_locks: u64,
 }
 
 /// A finding that is known and true.

@@ -230,7 +230,9 @@ pub fn needed(effect: Effect) -> bool {
         Effect::Enter(entry) | Effect::Leave(entry) => {
             !matches!(entry, Entry::ExchangeRange | Entry::SwapBoot)
         }
-        Effect::Lock(LockAction::Wait) | Effect::TaskExit | Effect::Note => false,
+        Effect::Lock(LockAction::Wait) | Effect::EntryLock(_) | Effect::TaskExit | Effect::Note => {
+            false
+        }
         Effect::Lock(_)
         | Effect::Invalidate(_)
         | Effect::LayoutScan(_)

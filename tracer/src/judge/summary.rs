@@ -226,6 +226,7 @@ impl<'a> Summary<'a> {
             met: rows.iter().map(|row| row.met).sum(),
             held_off: rows.iter().map(|row| row.held_off).sum(),
             locks: engine.coverage.locks(),
+            entry_locks: engine.entry_locks,
         }
     }
 
