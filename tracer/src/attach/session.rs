@@ -87,8 +87,6 @@ pub struct Health {
     pub lost: BTreeMap<(u32, LossCause), u64>,
     /// Programs skipped, by hook.
     pub missed: BTreeMap<HookId, u64>,
-    /// Hits, by hook; empty unless [`Session::count_runs`] was asked for.
-    pub runs: Vec<(HookId, u64)>,
 }
 
 /// What the kernel counted for one hook's program.
@@ -386,10 +384,7 @@ impl Session {
             }
         }
         for hook in &self.attached {
-            let Counters { runs, missed, .. } = bpf::counters(&hook.program).unwrap_or_default();
-            if self.run_counts.is_some() {
-                health.runs.push((hook.id, runs));
-            }
+            let Counters { missed, .. } = bpf::counters(&hook.program).unwrap_or_default();
             if missed > 0 {
                 health.missed.insert(hook.id, missed);
             }
