@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use workloads::lab::FilesystemKind;
 
 /// Are page faults locked out while extents move? Watches XFS and ext4 on persistent memory, judges
 /// recorded traces, and tries patched kernels in a VM.
@@ -137,6 +138,13 @@ pub struct Vm {
     /// Mount through the page cache instead of DAX
     #[arg(long)]
     pub page_cache: bool,
+    /// Make a filesystem with these arguments, e.g. xfs="-m reflink=1" or
+    /// ext4="-b 4096 -O ^has_journal"; default: xfs="-m reflink=0", ext4="-b 4096"
+    #[arg(long, value_name = "FS=ARGUMENTS", value_parser = per_filesystem)]
+    pub mkfs: Vec<(FilesystemKind, String)>,
+    /// Mount a filesystem with these options, e.g. xfs=dax=inode; default: dax=always
+    #[arg(long, value_name = "FS=OPTIONS", value_parser = per_filesystem)]
+    pub options: Vec<(FilesystemKind, String)>,
     /// Keep the guest's /result here
     #[arg(long, value_name = "DIR")]
     pub result: Option<PathBuf>,
@@ -250,6 +258,16 @@ pub struct BenchLoop {
     pub faults: u64,
 }
 
+/// `xfs=-m reflink=1`.
+fn per_filesystem(text: &str) -> Result<(FilesystemKind, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text} names no filesystem; write xfs=… or ext4=…"))?;
+    let kind = FilesystemKind::parse(name)
+        .ok_or_else(|| format!("{name} is no filesystem of the VM; there are xfs and ext4"))?;
+    Ok((kind, value.to_owned()))
+}
+
 /// `90`, `90s`, `2m`, `500ms`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text
@@ -277,6 +295,15 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn reads_what_is_said_of_one_filesystem() {
+        assert_eq!(
+            per_filesystem("xfs=-m reflink=1"),
+            Ok((FilesystemKind::Xfs, "-m reflink=1".to_owned()))
+        );
+        assert!(per_filesystem("-m reflink=1").is_err() && per_filesystem("xfs").is_err());
     }
 
     #[test]

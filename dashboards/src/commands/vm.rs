@@ -64,6 +64,15 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
             .map(|job| job.through_page_cache())
             .collect();
     }
+    for job in &mut spec.filesystems {
+        let kind = job.kind;
+        if let Some((_, mkfs)) = arguments.mkfs.iter().rfind(|(of, _)| *of == kind) {
+            *job = job.clone().made_with(mkfs);
+        }
+        if let Some((_, options)) = arguments.options.iter().rfind(|(of, _)| *of == kind) {
+            job.options.clone_from(options);
+        }
+    }
     let Some(program) = arguments.command.first() else {
         bail!("name a command to run in the guest")
     };

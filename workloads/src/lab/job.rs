@@ -46,6 +46,14 @@ impl FilesystemKind {
         }
     }
 
+    /// mkfs arguments without which it would ask or chatter.
+    fn quietly(self) -> [&'static str; 2] {
+        match self {
+            Self::Xfs => ["-q", "-f"],
+            Self::Ext4 => ["-q", "-F"],
+        }
+    }
+
     /// Name from text.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Xfs, Self::Ext4]
@@ -75,10 +83,11 @@ impl FilesystemJob {
         Self {
             kind: FilesystemKind::Xfs,
             device: "/dev/pmem0".into(),
-            mkfs: ["-q", "-f", "-m", "reflink=0"].map(str::to_owned).into(),
+            mkfs: Vec::new(),
             options: "dax=always".into(),
             target: "/mnt/xfs".into(),
         }
+        .made_with("-m reflink=0")
     }
 
     /// ext4 with DAX on `/dev/pmem1` at `/mnt/ext4`.
@@ -86,15 +95,25 @@ impl FilesystemJob {
         Self {
             kind: FilesystemKind::Ext4,
             device: "/dev/pmem1".into(),
-            mkfs: ["-q", "-F", "-b", "4096"].map(str::to_owned).into(),
+            mkfs: Vec::new(),
             options: "dax=always".into(),
             target: "/mnt/ext4".into(),
         }
+        .made_with("-b 4096")
     }
 
     /// The same filesystem through the page cache.
     pub fn through_page_cache(mut self) -> Self {
         self.options = "dax=never".into();
+        self
+    }
+
+    /// The same filesystem made with these mkfs arguments instead of its usual ones
+    /// (`-m reflink=0`, `-b 4096`): mkfs.xfs refuses an option given twice.
+    pub fn made_with(mut self, arguments: &str) -> Self {
+        self.mkfs = self.kind.quietly().map(str::to_owned).into();
+        self.mkfs
+            .extend(arguments.split_whitespace().map(str::to_owned));
         self
     }
 }
@@ -254,6 +273,16 @@ mod tests {
         let text = r#"{"name":"a","argv":["true"],"timeout_seconds":5}"#;
         let command: CommandJob = serde_json::from_str(text).unwrap();
         assert!(command.env.is_empty() && !command.console);
+    }
+
+    #[test]
+    fn mkfs_arguments_replace_the_usual_ones() {
+        let usual = FilesystemJob::xfs_dax();
+        assert_eq!(usual.mkfs, ["-q", "-f", "-m", "reflink=0"]);
+        let shared = usual.made_with("-m reflink=1");
+        assert_eq!(shared.mkfs, ["-q", "-f", "-m", "reflink=1"]);
+        let bare = FilesystemJob::ext4_dax().made_with("-b 4096 -O ^has_journal");
+        assert_eq!(bare.mkfs, ["-q", "-F", "-b", "4096", "-O", "^has_journal"]);
     }
 
     #[test]

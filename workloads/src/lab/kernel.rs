@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
-use super::packages::{self, Package};
+use super::packages::{Mirror, Package};
 use super::progress::{Progress, ProgressFn};
 use super::version;
 
@@ -57,7 +57,7 @@ impl Kernel {
     /// # Errors
     /// Neither the mirrors nor the cache have a kernel of that series.
     pub fn obtain(cache: &Cache, series: &KernelSeries, progress: &mut ProgressFn) -> Result<Self> {
-        let error = match choose(series).and_then(|image| fetch(cache, &image, progress)) {
+        let error = match choose_and_fetch(cache, series, progress) {
             Ok(kernel) => return Ok(kernel),
             Err(error) => error,
         };
@@ -153,35 +153,50 @@ fn first_existing(paths: &[PathBuf]) -> Result<PathBuf> {
         })
 }
 
-/// The image package of a series, with the version the mirrors offer.
-fn choose(series: &KernelSeries) -> Result<Package> {
-    if let Some(image) = offered(series)? {
-        return Ok(image);
+/// The image package of a series, and the mirror that offers it: the host's own if it has
+/// the series, else all of Debian's suites, with lists no older than a failed download.
+fn choose(
+    cache: &Cache,
+    series: &KernelSeries,
+    progress: &mut ProgressFn,
+) -> Result<(Mirror, Package)> {
+    let host = Mirror::of_host();
+    if let Some(image) = offered(&host, series)? {
+        return Ok((host, image));
     }
-    packages::update()?;
-    offered(series)?.ok_or_else(|| {
+    let all = Mirror::of_all_suites(cache)?;
+    if let Some(image) = offered(&all, series)? {
+        return Ok((all, image));
+    }
+    let image = refreshed(&all, series, progress)?;
+    Ok((all, image))
+}
+
+fn refreshed(mirror: &Mirror, series: &KernelSeries, progress: &mut ProgressFn) -> Result<Package> {
+    progress(Progress::Downloading("package lists".to_owned()));
+    mirror.update()?;
+    offered(mirror, series)?.ok_or_else(|| {
         anyhow!(
-            "no package linux-image-{}*-{ARCHITECTURE} in the configured mirrors; \
-             add the release or backports suite that has it",
+            "no package linux-image-{}*-{ARCHITECTURE} in Debian's suites; try 6.1, 6.12 or 7",
             series.0
         )
     })
 }
 
-fn offered(series: &KernelSeries) -> Result<Option<Package>> {
+fn offered(mirror: &Mirror, series: &KernelSeries) -> Result<Option<Package>> {
     let metas = [
         format!("linux-image-{}-{ARCHITECTURE}", series.0),
         format!("linux-image-{ARCHITECTURE}"),
     ];
     for meta in metas {
-        let dependencies = packages::dependencies(&meta);
+        let dependencies = mirror.dependencies(&meta);
         if let Some(image) = images_of(series, &dependencies).first() {
-            return packages::candidate(image);
+            return mirror.candidate(image);
         }
     }
-    let known = packages::names(&format!("linux-image-{}", series.0))?;
+    let known = mirror.names(&format!("linux-image-{}", series.0))?;
     for image in images_of(series, &known) {
-        if let Some(package) = packages::candidate(&image)? {
+        if let Some(package) = mirror.candidate(&image)? {
             return Ok(Some(package));
         }
     }
@@ -212,7 +227,30 @@ fn release_of(image: &str) -> Option<&str> {
     (numbered && !flavoured).then_some(release)
 }
 
-fn fetch(cache: &Cache, image: &Package, progress: &mut ProgressFn) -> Result<Kernel> {
+/// Mirrors keep one version: lists that are a few days old name packages that are gone.
+fn choose_and_fetch(
+    cache: &Cache,
+    series: &KernelSeries,
+    progress: &mut ProgressFn,
+) -> Result<Kernel> {
+    let (mirror, image) = choose(cache, series, progress)?;
+    match fetch(cache, &mirror, &image, progress) {
+        Ok(kernel) => Ok(kernel),
+        Err(error) => {
+            progress(Progress::Note(format!("{error:#}; asking again")));
+            let all = Mirror::of_all_suites(cache)?;
+            let image = refreshed(&all, series, progress)?;
+            fetch(cache, &all, &image, progress)
+        }
+    }
+}
+
+fn fetch(
+    cache: &Cache,
+    mirror: &Mirror,
+    image: &Package,
+    progress: &mut ProgressFn,
+) -> Result<Kernel> {
     let release = image
         .name
         .strip_prefix("linux-image-")
@@ -220,9 +258,9 @@ fn fetch(cache: &Cache, image: &Package, progress: &mut ProgressFn) -> Result<Ke
     let item = cache.item(&format!("{KIND}/{release}_{}", image.version), |staging| {
         let root = staging.dir.join("root");
         fs::create_dir_all(&root)?;
-        packages::unpack_into(image, &root, progress)?;
+        mirror.unpack_into(image, &root, progress)?;
         // Since 7.x the image package is empty and these two hold its contents.
-        let parts = packages::dependencies(&image.name);
+        let parts = mirror.dependencies(&image.name);
         for part in parts
             .iter()
             .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
@@ -231,7 +269,7 @@ fn fetch(cache: &Cache, image: &Package, progress: &mut ProgressFn) -> Result<Ke
                 name: part.clone(),
                 version: image.version.clone(),
             };
-            packages::unpack_into(&package, &root, progress)?;
+            mirror.unpack_into(&package, &root, progress)?;
         }
         let record = Record {
             release: release.to_owned(),

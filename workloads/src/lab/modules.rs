@@ -18,7 +18,7 @@ use super::elf;
 use super::host;
 use super::job::FilesystemKind;
 use super::kernel::Kernel;
-use super::packages::{self, Package, output, tail};
+use super::packages::{Mirror, Package, output, tail};
 use super::progress::{Progress, ProgressFn};
 
 /// Where a tree was built; kbuild writes this path into its `.cmd` files.
@@ -84,17 +84,20 @@ fn headers(cache: &Cache, kernel: &Kernel, progress: &mut ProgressFn) -> Result<
         let version = of_kernel(kernel)?;
         let root = staging.dir.join("root");
         fs::create_dir_all(&root)?;
-        let mut parts = vec![package.clone()];
-        parts.extend(packages::dependencies(&package).into_iter().filter(|name| {
-            name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-")
-        }));
-        for name in parts {
-            let package = Package {
-                name,
-                version: version.clone(),
-            };
-            packages::unpack_into(&package, &root, progress).context(SOURCE_GONE)?;
-        }
+        from_any_mirror(cache, progress, |mirror, progress| {
+            let mut parts = vec![package.clone()];
+            parts.extend(mirror.dependencies(&package).into_iter().filter(|name| {
+                name.starts_with("linux-headers-") || name.starts_with("linux-kbuild-")
+            }));
+            for name in parts {
+                let package = Package {
+                    name,
+                    version: version.clone(),
+                };
+                mirror.unpack_into(&package, &root, progress)?;
+            }
+            Ok(())
+        })?;
         let makefile = root.join("usr/src").join(&package).join("Makefile");
         let text = fs::read_to_string(&makefile)
             .with_context(|| format!("cannot read {}", makefile.display()))?;
@@ -106,6 +109,21 @@ fn headers(cache: &Cache, kernel: &Kernel, progress: &mut ProgressFn) -> Result<
         Ok(())
     })?;
     Ok(item.join("root/usr/src").join(package))
+}
+
+/// Tries the host's mirror, then all of Debian's suites with fresh lists: a kernel need not
+/// have come from the one that still has its source.
+fn from_any_mirror(
+    cache: &Cache,
+    progress: &mut ProgressFn,
+    mut get: impl FnMut(&Mirror, &mut ProgressFn) -> Result<()>,
+) -> Result<()> {
+    if get(&Mirror::of_host(), progress).is_ok() {
+        return Ok(());
+    }
+    let all = Mirror::of_all_suites(cache)?;
+    all.update()?;
+    get(&all, progress).context(SOURCE_GONE)
 }
 
 const SOURCE_GONE: &str = "the mirrors keep source and headers only for the newest kernels: \
@@ -131,7 +149,9 @@ fn sources(cache: &Cache, kernel: &Kernel, progress: &mut ProgressFn) -> Result<
         };
         let root = staging.dir.join("root");
         fs::create_dir_all(&root)?;
-        packages::unpack_into(&package, &root, progress).context(SOURCE_GONE)?;
+        from_any_mirror(cache, progress, |mirror, progress| {
+            mirror.unpack_into(&package, &root, progress)
+        })?;
         let archive = root.join(format!("usr/src/{name}.tar.xz"));
         output(
             "tar",

@@ -1,12 +1,14 @@
-//! Debian packages without installing them: what the configured mirrors offer,
-//! `apt-get download`, `dpkg -x`.
+//! Debian packages without installing them: what the mirrors offer, `apt-get download`,
+//! `dpkg -x`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::cache::Cache;
 use super::progress::{Progress, ProgressFn};
 
 /// A package at one version.
@@ -47,86 +49,202 @@ pub(crate) fn tail(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// Names of the known packages that start with `prefix`.
-///
-/// Names that only other packages mention are among them: see [`candidate`].
-///
-/// # Errors
-/// `apt-cache` is missing or fails.
-pub fn names(prefix: &str) -> Result<Vec<String>> {
-    let text = output("apt-cache", &["pkgnames".as_ref(), prefix.as_ref()])?;
-    Ok(text.lines().map(str::to_owned).collect())
+/// Debian's archive, unless `FAULTLINE_MIRROR` names another copy of it.
+const ARCHIVE: &str = "http://deb.debian.org/debian";
+const SECURITY: &str = "http://deb.debian.org/debian-security";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Suites that between them have every kernel series Debian still builds, and the
+/// sources and headers of each.
+const SUITES: &[(&str, &str)] = &[
+    (ARCHIVE, "bookworm"),
+    (SECURITY, "bookworm-security"),
+    (ARCHIVE, "bookworm-backports"),
+    (ARCHIVE, "trixie-backports"),
+    (ARCHIVE, "sid"),
+];
+
+/// Where packages come from: apt with one set of package lists.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    /// Options of every `apt-get` and `apt-cache`.
+    options: Vec<OsString>,
+    /// The cache that has lists of our own, which need neither root nor a change to the
+    /// host's apt.
+    own_lists: Option<Cache>,
 }
 
-/// The version the mirrors offer for a package; `None` if they know none.
-///
-/// # Errors
-/// `apt-cache` is missing or fails.
-pub fn candidate(name: &str) -> Result<Option<Package>> {
-    let text = output("apt-cache", &["policy".as_ref(), name.as_ref()])?;
-    Ok(parse_candidate(&text).map(|version| Package {
-        name: name.to_owned(),
-        version,
-    }))
-}
-
-/// Direct dependencies of a package; empty if it is unknown.
-pub fn dependencies(name: &str) -> Vec<String> {
-    output("apt-cache", &["depends".as_ref(), name.as_ref()])
-        .map(|text| parse_depends(&text))
-        .unwrap_or_default()
-}
-
-/// Refreshes the package lists; needs root.
-///
-/// # Errors
-/// `apt-get update` fails: no network, or not root.
-pub fn update() -> Result<()> {
-    output("apt-get", &["-q".as_ref(), "update".as_ref()])
-        .context("cannot refresh the package lists; run `apt-get update` as root")?;
-    Ok(())
-}
-
-/// Downloads a package at exactly this version and unpacks it below `root`.
-///
-/// # Errors
-/// The mirrors no longer offer this version, there is no network, or the disk is full.
-pub fn unpack_into(package: &Package, root: &Path, progress: &mut ProgressFn) -> Result<()> {
-    progress(Progress::Downloading(format!(
-        "{} {}",
-        package.name, package.version
-    )));
-    let scratch = tempfile::Builder::new()
-        .prefix(".download-")
-        .tempdir_in(root.parent().unwrap_or(root))
-        .context("cannot create a directory for the download")?;
-    let deb = download(package, scratch.path())?;
-    output("dpkg", &["-x".as_ref(), deb.as_os_str(), root.as_os_str()])?;
-    Ok(())
-}
-
-fn download(package: &Package, directory: &Path) -> Result<PathBuf> {
-    let output = Command::new("apt-get")
-        .args(["-q", "-o", "APT::Sandbox::User=root", "download"])
-        .arg(format!("{}={}", package.name, package.version))
-        .current_dir(directory)
-        .env("LC_ALL", "C")
-        .output()
-        .context("cannot run apt-get")?;
-    if !output.status.success() {
-        bail!(
-            "cannot download {} {}: {}\n(no network, or the mirror has moved on: \
-             `apt-get update` and try again)",
-            package.name,
-            package.version,
-            tail(&String::from_utf8_lossy(&output.stderr), 4)
-        );
+impl Mirror {
+    /// What the host's apt is set up with.
+    pub fn of_host() -> Self {
+        Self {
+            options: Vec::new(),
+            own_lists: None,
+        }
     }
-    std::fs::read_dir(directory)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or_else(|| anyhow!("apt-get downloaded no .deb for {}", package.name))
+
+    /// All of [`SUITES`], with lists in the cache; the host's apt stays as it is.
+    ///
+    /// # Errors
+    /// The cache cannot be written.
+    pub fn of_all_suites(cache: &Cache) -> Result<Self> {
+        let root = cache.root().join("apt");
+        for directory in ["lists/partial", "cache/archives/partial"] {
+            let path = root.join(directory);
+            fs::create_dir_all(&path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        let archive = std::env::var("FAULTLINE_MIRROR").unwrap_or_else(|_| ARCHIVE.to_owned());
+        let list = root.join("sources.list");
+        fs::write(&list, sources(archive.trim_end_matches('/')))
+            .with_context(|| format!("cannot write {}", list.display()))?;
+        let set = |name: &str, value: &Path| {
+            let mut option = OsString::from(format!("{name}="));
+            option.push(value);
+            [OsString::from("-o"), option]
+        };
+        let mut options: Vec<OsString> = [
+            set("Dir::Etc::sourcelist", &list),
+            set("Dir::Etc::sourceparts", Path::new("/dev/null")),
+            set("Dir::State::lists", &root.join("lists")),
+            set("Dir::Cache", &root.join("cache")),
+        ]
+        .concat();
+        options.extend(
+            [
+                "-o",
+                "Acquire::Languages=none",
+                "-o",
+                "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+            ]
+            .map(OsString::from),
+        );
+        Ok(Self {
+            options,
+            own_lists: Some(cache.clone()),
+        })
+    }
+
+    fn ask(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let line: Vec<&OsStr> = self
+            .options
+            .iter()
+            .map(OsString::as_os_str)
+            .chain(arguments.iter().map(OsStr::new))
+            .collect();
+        output(program, &line)
+    }
+
+    /// Names of the known packages that start with `prefix`.
+    ///
+    /// Names that only other packages mention are among them: see [`Mirror::candidate`].
+    ///
+    /// # Errors
+    /// `apt-cache` is missing or fails.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let text = self.ask("apt-cache", &["pkgnames", prefix])?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The version offered of a package; `None` if it is not known.
+    ///
+    /// # Errors
+    /// `apt-cache` is missing or fails.
+    pub fn candidate(&self, name: &str) -> Result<Option<Package>> {
+        let text = self.ask("apt-cache", &["policy", name])?;
+        Ok(parse_candidate(&text).map(|version| Package {
+            name: name.to_owned(),
+            version,
+        }))
+    }
+
+    /// Direct dependencies of a package; empty if it is unknown.
+    pub fn dependencies(&self, name: &str) -> Vec<String> {
+        self.ask("apt-cache", &["depends", name])
+            .map(|text| parse_depends(&text))
+            .unwrap_or_default()
+    }
+
+    /// Refreshes the package lists; those of the host only as root.
+    ///
+    /// # Errors
+    /// `apt-get update` fails: no network, or not root.
+    pub fn update(&self) -> Result<()> {
+        // Two at once, and apt would refuse the second.
+        let _lock = match &self.own_lists {
+            Some(cache) => Some(cache.lock("apt")?),
+            None => None,
+        };
+        let cure = if self.own_lists.is_some() {
+            "cannot fetch the package lists; is there a network, or a mirror for FAULTLINE_MIRROR?"
+        } else {
+            "cannot refresh the package lists; run `apt-get update` as root"
+        };
+        self.ask(
+            "apt-get",
+            &["-q", "-o", "APT::Sandbox::User=root", "update"],
+        )
+        .context(cure)?;
+        Ok(())
+    }
+
+    /// Downloads a package at exactly this version and unpacks it below `root`.
+    ///
+    /// # Errors
+    /// This version is no longer offered, there is no network, or the disk is full.
+    pub fn unpack_into(
+        &self,
+        package: &Package,
+        root: &Path,
+        progress: &mut ProgressFn,
+    ) -> Result<()> {
+        progress(Progress::Downloading(format!(
+            "{} {}",
+            package.name, package.version
+        )));
+        let scratch = tempfile::Builder::new()
+            .prefix(".download-")
+            .tempdir_in(root.parent().unwrap_or(root))
+            .context("cannot create a directory for the download")?;
+        let deb = self.download(package, scratch.path())?;
+        output("dpkg", &["-x".as_ref(), deb.as_os_str(), root.as_os_str()])?;
+        Ok(())
+    }
+
+    fn download(&self, package: &Package, directory: &Path) -> Result<PathBuf> {
+        let output = Command::new("apt-get")
+            .args(&self.options)
+            .args(["-q", "-o", "APT::Sandbox::User=root", "download"])
+            .arg(format!("{}={}", package.name, package.version))
+            .current_dir(directory)
+            .env("LC_ALL", "C")
+            .output()
+            .context("cannot run apt-get")?;
+        if !output.status.success() {
+            bail!(
+                "cannot download {} {}: {}\n(no network, or the mirror has moved on: \
+                 `apt-get update` and try again)",
+                package.name,
+                package.version,
+                tail(&String::from_utf8_lossy(&output.stderr), 4)
+            );
+        }
+        fs::read_dir(directory)?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .ok_or_else(|| anyhow!("apt-get downloaded no .deb for {}", package.name))
+    }
+}
+
+fn sources(archive: &str) -> String {
+    SUITES
+        .iter()
+        .map(|&(site, suite)| {
+            let site = if site == ARCHIVE { archive } else { site };
+            format!("deb [signed-by={KEYRING}] {site} {suite} main\n")
+        })
+        .collect()
 }
 
 fn parse_candidate(policy: &str) -> Option<String> {
@@ -149,6 +267,20 @@ fn parse_depends(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_suite_is_listed_at_the_chosen_mirror() {
+        let text = sources("http://mirror.test/debian");
+        assert_eq!(text.lines().count(), SUITES.len());
+        assert!(
+            text.contains("] http://mirror.test/debian sid main\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("] http://deb.debian.org/debian-security bookworm-security main\n"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn policy_gives_the_candidate() {
