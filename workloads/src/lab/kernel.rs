@@ -184,16 +184,6 @@ fn refreshed(mirror: &Mirror, series: &KernelSeries, progress: &mut ProgressFn) 
 }
 
 fn offered(mirror: &Mirror, series: &KernelSeries) -> Result<Option<Package>> {
-    let metas = [
-        format!("linux-image-{}-{ARCHITECTURE}", series.0),
-        format!("linux-image-{ARCHITECTURE}"),
-    ];
-    for meta in metas {
-        let dependencies = mirror.dependencies(&meta);
-        if let Some(image) = images_of(series, &dependencies).first() {
-            return mirror.candidate(image);
-        }
-    }
     let known = mirror.names(&format!("linux-image-{}", series.0))?;
     for image in images_of(series, &known) {
         if let Some(package) = mirror.candidate(&image)? {
@@ -259,12 +249,14 @@ fn fetch(
         let root = staging.dir.join("root");
         fs::create_dir_all(&root)?;
         mirror.unpack_into(image, &root, progress)?;
-        // Since 7.x the image package is empty and these two hold its contents.
+        // Since 7.x the image package is empty: linux-base-RELEASE, linux-binary-RELEASE and
+        // linux-modules-RELEASE hold configuration, image and modules.
         let parts = mirror.dependencies(&image.name);
-        for part in parts
-            .iter()
-            .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
-        {
+        for part in parts.iter().filter(|name| {
+            name.strip_prefix("linux-")
+                .and_then(|rest| rest.strip_suffix(release))
+                .is_some_and(|part| part.ends_with('-'))
+        }) {
             let package = Package {
                 name: part.clone(),
                 version: image.version.clone(),
@@ -333,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_meta_package_of_another_series_is_passed_over() {
+    fn a_number_is_not_taken_for_the_start_of_another() {
         let dependencies = names(&["linux-image-6.1.0-56-amd64"]);
         assert!(images_of(&KernelSeries("6.12".into()), &dependencies).is_empty());
         assert_eq!(images_of(&KernelSeries("6".into()), &dependencies).len(), 1);
