@@ -26,11 +26,15 @@ pub fn analyze(trace: &Trace) -> Report {
     for loss in &unread {
         judge.loss(loss);
     }
-    let incomplete = trace.incomplete().map(|torn| match torn.bytes_unread {
-        0 => torn.reason,
-        bytes => format!("{}; {bytes} bytes at its end cannot be read", torn.reason),
-    });
-    let mut report = judge.finish(trace.footer(), incomplete);
+    let mut report = judge.finish(trace.footer(), why_incomplete(trace));
     report.resolve(trace.stacks());
     report
+}
+
+/// Why a trace ends early, if it does.
+pub(crate) fn why_incomplete(trace: &Trace) -> Option<String> {
+    trace.incomplete().map(|torn| match torn.bytes_unread {
+        0 => torn.reason,
+        bytes => format!("{}; {bytes} bytes at its end cannot be read", torn.reason),
+    })
 }

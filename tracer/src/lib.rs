@@ -8,5 +8,6 @@ pub mod kernel;
 pub mod mounts;
 pub mod plan;
 pub mod record;
+pub mod story;
 pub mod trace;
 pub mod units;

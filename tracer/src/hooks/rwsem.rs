@@ -1,7 +1,7 @@
 //! Read-write semaphores (kernel/locking/rwsem.c). Filesystems lock through inline wrappers, so these
 //! out-of-line functions see every use; without lockdep the `_nested` forms are macros over them.
 
-use super::{Effect, Hook, LockAction, Mode, Side, Success, Target, arg, arg32};
+use super::{Effect, Hook, LockAction, Mode, Side, Stacks, Success, Target, arg, arg32};
 
 const fn acquire(
     function: &'static str,
@@ -86,5 +86,7 @@ pub const HOOKS: &[Hook] = &[
         "rwsem/contention",
     )
     .inode(arg(0, &[]))
-    .payload(None, None, Some(arg32(1))),
+    .payload(None, None, Some(arg32(1)))
+    // A wait costs far more than its stack.
+    .stacks(Stacks::Always, None),
 ];

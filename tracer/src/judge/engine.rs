@@ -13,6 +13,7 @@ use crate::{
     },
     judge::{
         coverage::{Coverage, Meeting},
+        facts::{Fact, Facts, FaultSeen, OperationSeen, Outcome, WindowSeen},
         finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
         inode::{Files, InodeIndex, Sample},
         lockset::{Held, Hold, LockSet, Released},
@@ -22,7 +23,7 @@ use crate::{
             ChangeScope, FaultScope, Invalidation, Reported, Scope, Subject, Task, TaskId, Unknown,
             doing, stack_id,
         },
-        window::{Breach, Danger, Installed, ScopeId, Window},
+        window::{Breach, Danger, FindingIndex, Installed, ScopeId, Window},
     },
     trace::meta,
     units::{ByteRange, HookId, Nanos, StackId},
@@ -54,6 +55,8 @@ impl Unjudged {
 pub struct Engine {
     pub files: Files,
     pub findings: Findings,
+    /// For those who count and draw.
+    pub facts: Facts,
     pub coverage: Coverage,
     pub unjudged: Unjudged,
     /// Events taken in.
@@ -66,6 +69,8 @@ pub struct Engine {
     pub changes: [Option<Sample>; FilesystemKind::ALL.len()],
     started: Nanos,
     scopes: u64,
+    /// Time of the latest event.
+    pub now: Nanos,
 }
 
 impl Engine {
@@ -74,6 +79,7 @@ impl Engine {
         Self {
             files: Files::new(header),
             findings: Findings::default(),
+            facts: Facts::default(),
             coverage: Coverage::default(),
             unjudged: Unjudged::default(),
             events: 0,
@@ -82,6 +88,7 @@ impl Engine {
             changes: [None; FilesystemKind::ALL.len()],
             started: header.started,
             scopes: 0,
+            now: header.started,
         }
     }
 
@@ -116,6 +123,9 @@ impl Engine {
 
     /// Drops what the task had open, unjudged.
     fn abandon(&mut self, task: &mut Task) {
+        if !task.scopes.is_empty() || !task.locks.is_empty() {
+            self.facts.tell(|| Fact::Forget { task: task.id });
+        }
         for (_, scope) in task.scopes.drain(..) {
             match scope {
                 Scope::Change(change) => {
@@ -223,7 +233,17 @@ impl Engine {
             file.begin_operation();
         }
         let dax = file.meta.dax;
-        let scope = match begun(entry, event.a, event.c, event.size, dax) {
+        let begun = begun(entry, event.a, event.c, event.size, dax);
+        self.facts.tell(|| {
+            let (Begun::Fault(operation, _) | Begun::Change(operation, _)) = begun;
+            Fact::Enter {
+                task: task.id,
+                inode,
+                operation,
+                at: now,
+            }
+        });
+        let scope = match begun {
             Begun::Fault(operation, kind) => Scope::Fault(FaultScope {
                 operation,
                 kind,
@@ -236,6 +256,7 @@ impl Engine {
                 waited: None,
                 locked: false,
                 installed: false,
+                installed_at: None,
                 reported: false,
             }),
             Begun::Change(operation, destroys) => {
@@ -293,6 +314,17 @@ impl Engine {
             Scope::Change(mut change) => {
                 self.sized(task.id, &task.locks, &mut change, event, SeenAt::Later);
                 self.end_change(&change, Nanos(event.head.time));
+                self.facts.tell(|| {
+                    let (first, second) = &change.subjects;
+                    Fact::Operation(OperationSeen {
+                        task: task.id,
+                        inode: first.inode,
+                        second: second.as_ref().map(|subject| subject.inode),
+                        operation: change.operation,
+                        from: change.entered,
+                        to: Nanos(event.head.time),
+                    })
+                });
                 Some((change.operation, change.entered))
             }
             Scope::Part => {
@@ -322,6 +354,9 @@ impl Engine {
                 Scope::Part => false,
             })
         });
+        if !leaked.is_empty() {
+            self.facts.tell(|| Fact::Forget { task: *id });
+        }
         for held in leaked {
             let observed = Observed::StillHeld(held.hold.mode);
             self.leak(
@@ -374,7 +409,8 @@ impl Engine {
             },
             other: None,
         };
-        self.findings.add(key, &witness);
+        let finding = self.findings.add(key, &witness);
+        self.facts.tell(|| found(finding, &witness));
     }
 
     fn lock(&mut self, task: &mut Task, action: LockAction, event: &Event) {
@@ -388,6 +424,16 @@ impl Engine {
         match action {
             LockAction::Wait => {
                 self.coverage.waited(class);
+                if let Some((within, _)) = doing_what(task) {
+                    self.facts.tell(|| Fact::Wait {
+                        task: task.id,
+                        inode,
+                        class,
+                        within,
+                        at: now,
+                        stack: stack_id(event.head.stack),
+                    });
+                }
                 if class == LockClass::InvalidateLock
                     && let Some(Scope::Fault(fault)) = doing(&mut task.scopes)
                     && fault.inode == inode
@@ -397,6 +443,16 @@ impl Engine {
             }
             LockAction::Acquire(mode) => {
                 self.coverage.acquired(class, mode);
+                if let Some((within, _)) = doing_what(task) {
+                    self.facts.tell(|| Fact::Acquire {
+                        task: task.id,
+                        inode,
+                        class,
+                        mode,
+                        within,
+                        at: now,
+                    });
+                }
                 task.locks
                     .acquire(inode, class, mode, now, stack_id(event.head.stack));
                 match class {
@@ -406,7 +462,18 @@ impl Engine {
                 }
             }
             LockAction::Release(mode) => {
-                let other = match task.locks.release(inode, class, mode) {
+                let released = task.locks.release(inode, class, mode);
+                if let Released::Matched(held) | Released::OtherMode(held) = released {
+                    self.facts.tell(|| Fact::Release {
+                        task: task.id,
+                        inode,
+                        class,
+                        mode: held.hold.mode,
+                        since: held.hold.since,
+                        at: now,
+                    });
+                }
+                let other = match released {
                     Released::Matched(_) | Released::Unseen => None,
                     Released::OtherMode(held) => Some(held),
                 };
@@ -440,6 +507,11 @@ impl Engine {
             }
             LockAction::Downgrade => {
                 task.locks.downgrade(inode, class, now);
+                self.facts.tell(|| Fact::Downgrade {
+                    task: task.id,
+                    inode,
+                    class,
+                });
                 if class == LockClass::InvalidateLock {
                     self.exclusion_released(task, inode, now);
                 }
@@ -482,6 +554,13 @@ impl Engine {
         let inode = subject.inode;
         let file = self.files.get_mut(inode);
         if !mem::replace(&mut subject.window, true) {
+            self.facts.tell(|| Fact::Open {
+                scope: id,
+                task,
+                inode,
+                operation,
+                at: from,
+            });
             file.open.push(Window {
                 scope: id,
                 task,
@@ -719,6 +798,7 @@ impl Engine {
             other: None,
         };
         let finding = self.findings.add(key, &witness);
+        self.facts.tell(|| found(finding, &witness));
         subject.reported.push(Reported { kind, finding });
         if let Some(window) = self.window(inode, id) {
             window.breaches.push(Breach {
@@ -750,8 +830,15 @@ impl Engine {
             window.to = Some(window.to.unwrap_or(now));
             self.coverage.window(window.filesystem, window.operation);
             for install in &file.installs {
-                meet(&mut self.findings, &window, install);
+                meet(
+                    &mut self.findings,
+                    &mut self.facts,
+                    subject.inode,
+                    &window,
+                    install,
+                );
             }
+            self.facts.tell(|| closed(&window, subject.inode, now));
             file.keep_window(window);
         }
     }
@@ -764,6 +851,7 @@ impl Engine {
             return;
         }
         fault.installed = true;
+        fault.installed_at = Some(Nanos(event.head.time));
         let pages = if how == Install::Pmd {
             fault.kind = FaultKind::Pmd;
             PMD_PAGES
@@ -830,7 +918,13 @@ impl Engine {
             .rev()
             .take_while(|window| window.end() >= install.from);
         for window in closed {
-            meet(&mut self.findings, window, &install);
+            meet(
+                &mut self.findings,
+                &mut self.facts,
+                fault.inode,
+                window,
+                &install,
+            );
         }
         file.keep_install(install);
     }
@@ -870,6 +964,7 @@ impl Engine {
             other: None,
         };
         let finding = self.findings.add(key, &witness);
+        self.facts.tell(|| found(finding, &witness));
         Some(Box::new((finding, witness)))
     }
 
@@ -883,6 +978,7 @@ impl Engine {
             && event.a & vm_fault::ERROR == 0
         {
             fault.installed = true;
+            fault.installed_at = Some(now);
             if !fault.locked {
                 let how = (None, 1, Act::Mkwrite, stack_id(event.head.stack));
                 self.installed(task, locks, &mut fault, how, event);
@@ -893,9 +989,7 @@ impl Engine {
             return;
         };
         self.coverage.fault(filesystem, fault.kind, fault.installed);
-        if file.open.is_empty() && file.closed.is_empty() {
-            return;
-        }
+        let mut outcome = Outcome::Clear;
         for window in file.windows_since(fault.entered) {
             if window.task == task || !window.met(fault.entered, now) {
                 continue;
@@ -903,6 +997,11 @@ impl Engine {
             let waited = fault
                 .waited
                 .filter(|&(from, to)| window.overlap(from, to) > 0);
+            outcome = outcome.max(if waited.is_some() {
+                Outcome::HeldOff
+            } else {
+                Outcome::Beside
+            });
             self.coverage.met(Meeting {
                 filesystem,
                 operation: window.operation,
@@ -911,6 +1010,25 @@ impl Engine {
                 waited_ns: waited.map(|(from, to)| to.0 - from.0),
             });
         }
+        self.facts.tell(|| {
+            let pages = if fault.kind == FaultKind::Pmd {
+                PMD_PAGES
+            } else {
+                1
+            };
+            Fact::Fault(FaultSeen {
+                task,
+                inode: fault.inode,
+                operation: fault.operation,
+                kind: fault.kind,
+                range: Files::page(fault.page, pages),
+                from: fault.entered,
+                to: now,
+                installed: fault.installed_at,
+                waited: fault.waited,
+                outcome,
+            })
+        });
     }
 
     /// Judges the windows that are still open when the run ends.
@@ -920,29 +1038,70 @@ impl Engine {
             for window in mem::take(&mut file.open) {
                 self.coverage.window(window.filesystem, window.operation);
                 for install in &file.installs {
-                    meet(&mut self.findings, &window, install);
+                    meet(&mut self.findings, &mut self.facts, index, &window, install);
                 }
+                self.facts.tell(|| closed(&window, index, self.now));
             }
         }
     }
 }
 
 /// Raises findings of either side if the install came into the window.
-fn meet(findings: &mut Findings, window: &Window, install: &Installed) {
+fn meet(
+    findings: &mut Findings,
+    facts: &mut Facts,
+    inode: InodeIndex,
+    window: &Window,
+    install: &Installed,
+) {
     if window.task == install.task || (window.breaches.is_empty() && install.breach.is_none()) {
         return;
     }
+    let mut inside = false;
     for breach in &window.breaches {
         if install.came_into(breach.danger, window.end()) {
+            inside = true;
             findings.observe(breach.finding, breach.witness.met_by(install));
         }
     }
     if let (Some(breach), Some(danger)) = (&install.breach, window.danger)
         && install.came_into(danger, window.end())
     {
+        inside = true;
         let (finding, witness) = &**breach;
         findings.observe(*finding, witness.met_window(window));
     }
+    if inside {
+        facts.tell(|| Fact::Inside {
+            task: install.task,
+            inode,
+            at: install.at,
+            scope: window.scope,
+        });
+    }
+}
+
+fn found(finding: FindingIndex, witness: &Witness) -> Fact {
+    Fact::Found {
+        finding,
+        task: witness.actor.task,
+        inode: witness.inode,
+        at: witness.time,
+    }
+}
+
+fn closed(window: &Window, inode: InodeIndex, now: Nanos) -> Fact {
+    Fact::Window(WindowSeen {
+        scope: window.scope,
+        task: window.task,
+        inode,
+        operation: window.operation,
+        from: window.from,
+        to: window.to.unwrap_or(now),
+        range: window.danger.map(|danger| danger.range),
+        lock: window.lock.map(|(mode, _)| mode),
+        breached: !window.breaches.is_empty(),
+    })
 }
 
 fn exclusion_acquired(task: &mut Task, inode: InodeIndex, mode: Mode, now: Nanos) {

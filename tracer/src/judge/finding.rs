@@ -384,4 +384,10 @@ pub struct Finding {
     pub count: u64,
     /// CLOCK_MONOTONIC of the witness.
     pub time_ns: Nanos,
+    /// The file, for those who draw it.
+    #[serde(skip)]
+    pub file: InodeIndex,
+    /// When the operation or fault of the witness began.
+    #[serde(skip)]
+    pub entered: Nanos,
 }

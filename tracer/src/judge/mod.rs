@@ -8,6 +8,7 @@
 pub mod annotations;
 pub mod coverage;
 mod engine;
+pub mod facts;
 pub mod finding;
 mod hash;
 mod inode;
@@ -24,14 +25,16 @@ mod window;
 use tracer_ebpf::Event;
 
 use crate::{
-    hooks::Effect,
-    judge::{engine::Engine, hash::Map, task::Tasks},
+    hooks::{Effect, FilesystemKind},
+    judge::{engine::Engine, facts::Fact, hash::Map, task::Tasks},
     trace::meta,
-    units::HookId,
+    units::{HookId, Ino, Nanos},
 };
 
+pub use inode::InodeIndex;
 pub use report::{Report, Verdict};
-pub use window::CLOCK_SKEW_NS;
+pub use task::TaskId;
+pub use window::{CLOCK_SKEW_NS, FindingIndex, ScopeId};
 
 /// Judges one run.
 ///
@@ -105,6 +108,7 @@ impl Judge {
     /// The next event, which `cpu` recorded. Events of one task must come in its program order.
     pub fn event(&mut self, cpu: u32, event: &Event) {
         self.engine.events += 1;
+        self.engine.now = Nanos(event.head.time);
         let index = self.tasks.index_on(cpu, event.head.task);
         let task = self.tasks.get(index);
         self.engine.sequence(task, event.head.seq);
@@ -116,6 +120,52 @@ impl Judge {
         if let Some(effect) = effect {
             self.engine.event(task, effect, event);
         }
+    }
+
+    /// Keeps facts from now on, for [`Self::facts`].
+    pub fn want_facts(&mut self) {
+        self.engine.facts.want();
+    }
+
+    /// Exchanges the facts since the last time for `list`, which is emptied.
+    pub fn facts(&mut self, list: &mut Vec<Fact>) {
+        self.engine.facts.swap(list);
+    }
+
+    /// Ends the windows that are still open: the run is over.
+    pub fn close(&mut self) {
+        self.engine.close_all();
+    }
+
+    /// Events taken in.
+    pub fn events(&self) -> u64 {
+        self.engine.events
+    }
+
+    /// A task as the trace introduced it; none if it did not.
+    pub fn who(&self, task: TaskId) -> Option<&meta::Task> {
+        let owners = self.names.tasks.get(&task.tid.0)?;
+        owners.get(task.reuse as usize).or_else(|| owners.last())
+    }
+
+    /// A file: its filesystem if it is watched, its number, and its path, empty if not known.
+    pub fn file(&self, index: InodeIndex) -> (Option<FilesystemKind>, Ino, String) {
+        let file = self.engine.files.get(index);
+        (
+            file.filesystem,
+            file.meta.ino,
+            self.engine.files.path(index),
+        )
+    }
+
+    /// The filesystem of a file.
+    pub fn filesystem(&self, index: InodeIndex) -> Option<FilesystemKind> {
+        self.engine.files.get(index).filesystem
+    }
+
+    /// What a hook's events mean.
+    pub fn effect(&self, hook: u16) -> Option<Effect> {
+        self.effects.get(usize::from(hook)).copied().flatten()
     }
 
     /// What the run amounts to so far. Operations still open are not in it.

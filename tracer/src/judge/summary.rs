@@ -261,8 +261,7 @@ impl<'a> Summary<'a> {
     }
 
     fn who(&self, task: TaskId) -> Option<&meta::Task> {
-        let owners = self.judge.names.tasks.get(&task.tid.0)?;
-        owners.get(task.reuse as usize).or_else(|| owners.last())
+        self.judge.who(task)
     }
 
     fn party(&self, party: &Party) -> FindingTask {
@@ -388,6 +387,8 @@ impl<'a> Summary<'a> {
             sentence: facts.sentence(),
             count: record.count,
             time_ns: witness.time,
+            file: witness.inode,
+            entered: witness.entered,
         }
     }
 }

@@ -207,6 +207,8 @@ pub struct FaultScope {
     pub locked: bool,
     /// It installed a translation.
     pub installed: bool,
+    /// When it was in place.
+    pub installed_at: Option<Nanos>,
     /// It broke a rule already.
     pub reported: bool,
 }
