@@ -24,6 +24,12 @@ pub enum Command {
     Record(Record),
     /// Judge a trace. Exit status: 0 clean, 1 findings, 2 failed or inconclusive
     Analyze(Analyze),
+    /// Print how locks, operations, faults and windows went, by count and time
+    Stats(Stats),
+    /// Compare two traces, before and after a patch. Exit status: 0 no finding gained, 1 gained, 2 failed or inconclusive
+    Diff(Diff),
+    /// Convert a trace for Perfetto, DuckDB, Polars, spreadsheets or flame graphs
+    Export(Export),
     /// Race page faults against extent manipulation in a directory
     Work(Work),
     /// Run a command in a VM with XFS and ext4 on emulated persistent memory
@@ -32,6 +38,10 @@ pub enum Command {
     Demo(Demo),
     /// Print recorder, decoder and analysis figures of this machine
     Bench(Bench),
+    /// Print the completions of a shell
+    Completions(Completions),
+    /// Write man pages
+    Man(Man),
 }
 
 /// Arguments of `doctor`.
@@ -86,6 +96,101 @@ pub struct Analyze {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// Arguments of `stats`.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// Trace to count
+    #[arg(value_name = "FILE", default_value = "faultline.flt")]
+    pub trace: PathBuf,
+    /// How to print; the schema of JSON is in docs/stats.md
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Order of the tables of locks
+    #[arg(long, value_enum, default_value_t)]
+    pub sort: SortBy,
+    /// Rows of each table that may be long
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 12)]
+    pub rows: usize,
+}
+
+/// Order of a table of locks, the greatest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// Time waited, all together
+    #[default]
+    Wait,
+    /// Waits
+    Contended,
+    /// Time held, all together
+    Hold,
+    /// Acquisitions
+    Acquired,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// Trace of the state before
+    #[arg(value_name = "BEFORE")]
+    pub before: PathBuf,
+    /// Trace of the state after
+    #[arg(value_name = "AFTER")]
+    pub after: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// What to convert a trace into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Perfetto's protobuf, for ui.perfetto.dev and trace_processor
+    Perfetto,
+    /// Chrome's JSON trace events, for chrome://tracing and Perfetto
+    ChromeJson,
+    /// A directory of Parquet files, one a table
+    Parquet,
+    /// A directory of CSV files, one a table
+    Csv,
+    /// Report and figures as one JSON object
+    Json,
+    /// Folded stacks of lock waits, weighted by nanoseconds, for flame graphs
+    Folded,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Trace to convert
+    #[arg(value_name = "FILE", default_value = "faultline.flt")]
+    pub trace: PathBuf,
+    /// What to convert it into
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// File to write (`-` is stdout), or directory for parquet and csv
+    #[arg(short, long, value_name = "PATH")]
+    pub output: PathBuf,
+    /// Tables of parquet and csv: events, faults, findings, locks, operations, windows; default: all
+    #[arg(long, value_name = "NAME")]
+    pub table: Vec<String>,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// Shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Directory to write faultline.1 and a page for each command into
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// Arguments of `work`.

@@ -3,6 +3,11 @@
 pub mod campaign;
 pub mod cli;
 mod commands;
+pub mod diff;
+pub mod export;
+mod output;
 mod progress;
+pub mod stats;
+mod tables;
 
 pub use commands::run;

@@ -3,8 +3,12 @@
 mod analyze;
 mod bench;
 mod demo;
+mod diff;
 mod doctor;
+mod export;
+mod pages;
 mod record;
+mod stats;
 mod vm;
 mod work;
 
@@ -24,6 +28,11 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Work(arguments) => work::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Stats(arguments) => stats::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Completions(arguments) => pages::completions(&arguments),
+        Command::Man(arguments) => pages::man(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }
