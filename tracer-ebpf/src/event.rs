@@ -7,12 +7,24 @@ pub const HOOK_INODE: u16 = 0xffff;
 /// `Head::hook` of a [`TaskRecord`].
 pub const HOOK_TASK: u16 = 0xfffe;
 
+/// `Head::hook` of a record that the recorder itself adds now and then: time goes on, though nothing else
+/// may. It belongs to no task.
+pub const HOOK_TICK: u16 = 0xfffd;
+/// `Head::hook` of a record that the recorder itself adds for a task that does not go on: its stack, and
+/// in `a` its state as in /proc/TID/stat. It has no number.
+pub const HOOK_BLOCKED: u16 = 0xfffc;
+
 /// The event names the operation's second inode (swap, remap).
 pub const FLAG_SECOND_INODE: u8 = 1 << 0;
 /// The task's scope stack was full; what follows until depth 0 is unknown.
 pub const FLAG_SCOPE_OVERFLOW: u8 = 1 << 1;
 /// The act came without the lock that its hook's spec asks for, so its stack was always taken.
 pub const FLAG_UNGUARDED: u8 = 1 << 2;
+
+/// Nobody held the superblock's freeze protection against page faults.
+pub const FLAG_FREEZE_FREE: u8 = 1 << 5;
+/// Somebody held it.
+pub const FLAG_FREEZE_HELD: u8 = 1 << 6;
 
 /// What every record starts with.
 #[repr(C)]

@@ -1,10 +1,11 @@
 //! Judges a recorded trace.
 
-use tracer_ebpf::event::{HOOK_INODE, HOOK_TASK};
+use tracer_ebpf::event::{HOOK_BLOCKED, HOOK_INODE, HOOK_TASK, HOOK_TICK};
 
 use crate::{
     judge::{Judge, Report},
     trace::Trace,
+    units::Nanos,
 };
 
 /// Runs every rule over the whole trace, in one pass.
@@ -21,6 +22,8 @@ pub fn analyze(trace: &Trace) -> Report {
     }
     let unread = trace.for_each(|cpu, event| match event.head.hook {
         HOOK_INODE | HOOK_TASK => judge.skip(event.head.task, event.head.seq),
+        HOOK_TICK => judge.tick(Nanos(event.head.time)),
+        HOOK_BLOCKED => judge.blocked(event),
         _ => judge.event(cpu, event),
     });
     for loss in &unread {

@@ -279,14 +279,23 @@ fn role(effect: Effect) -> Role {
         | Effect::ChangeExtents(_)
         | Effect::Install(_)
         | Effect::EntryLock(_)
+        | Effect::Resource(..)
+        | Effect::LayoutWait
+        | Effect::UpdateTime
         | Effect::Note => Role::Act,
     }
 }
 
 fn hold(effect: Effect) -> Hold {
     match effect {
-        Effect::Lock(LockAction::Acquire(Mode::Shared) | LockAction::Downgrade) => Hold::Shared,
-        Effect::Lock(LockAction::Acquire(Mode::Excl)) => Hold::Exclusive,
+        Effect::Lock(
+            LockAction::Acquire(Mode::Shared)
+            | LockAction::TryAcquire(Mode::Shared)
+            | LockAction::Downgrade,
+        ) => Hold::Shared,
+        Effect::Lock(LockAction::Acquire(Mode::Excl) | LockAction::TryAcquire(Mode::Excl)) => {
+            Hold::Exclusive
+        }
         Effect::Lock(LockAction::Release(_)) => Hold::Drop,
         _ => Hold::Keep,
     }

@@ -56,6 +56,22 @@ pub enum LockClass {
     IDataSem,
     /// `ext4_inode_info.xattr_sem`
     XattrSem,
+    /// `mm_struct.mmap_lock` of the task's own address space
+    MmapLock,
+    /// The lock of one mapping (`vma->vm_lock`, from 6.18 on `vm_refcnt`), in place of mmap_lock
+    VmaLock,
+    /// `super_block.s_writers.rw_sem[SB_FREEZE_PAGEFAULT - 1]`: freeze protection of write faults
+    FreezePagefault,
+    /// A jbd2 handle: the running transaction cannot commit before it is stopped
+    Handle,
+    /// An XFS transaction: log space is reserved until it is committed or cancelled
+    Transaction,
+    /// The lock bit of a DAX entry in `i_pages`
+    DaxEntry,
+    /// The lock of a page-cache folio
+    FolioLock,
+    /// Pins of a DAX file's pages: whoever breaks layouts waits until they are gone
+    PagePin,
 }
 
 impl LockClass {
@@ -68,8 +84,34 @@ impl LockClass {
             Self::Ilock => "ilock",
             Self::IDataSem => "i_data_sem",
             Self::XattrSem => "xattr_sem",
+            Self::MmapLock => "mmap_lock",
+            Self::VmaLock => "vma_lock",
+            Self::FreezePagefault => "sb_pagefault",
+            Self::Handle => "jbd2_handle",
+            Self::Transaction => "xfs_trans",
+            Self::DaxEntry => "dax_entry",
+            Self::FolioLock => "folio_lock",
+            Self::PagePin => "page_pin",
         }
     }
+
+    /// Every class, in the order of the enum.
+    pub const ALL: [Self; 14] = [
+        Self::IRwsem,
+        Self::InvalidateLock,
+        Self::IMmapRwsem,
+        Self::Ilock,
+        Self::IDataSem,
+        Self::XattrSem,
+        Self::MmapLock,
+        Self::VmaLock,
+        Self::FreezePagefault,
+        Self::Handle,
+        Self::Transaction,
+        Self::DaxEntry,
+        Self::FolioLock,
+        Self::PagePin,
+    ];
 }
 
 /// A lock embedded in an inode: its class by its byte offset from `struct inode`.
@@ -109,8 +151,10 @@ impl Mode {
 pub enum LockAction {
     /// The task begins to wait for it (contended path only).
     Wait,
-    /// Held from here on in this mode.
+    /// Held from here on in this mode; the task would have waited for it.
     Acquire(Mode),
+    /// Held from here on in this mode; the task would not have waited.
+    TryAcquire(Mode),
     /// About to be released from this mode.
     Release(Mode),
     /// Exclusive becomes shared.
@@ -121,6 +165,8 @@ pub enum LockAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EntryAction {
+    /// The task sleeps until its holder wakes it.
+    Wait,
     /// Held from here on.
     Acquire,
     /// About to be released.
@@ -274,6 +320,13 @@ pub enum Effect {
     EntryLock(EntryAction),
     /// A translation was installed: `a` pfn, `b` address, `c` the function's return value.
     Install(Install),
+    /// Something that the task holds, or waits for, apart from locks of inodes: `a` says whose it is.
+    Resource(LockClass, LockAction),
+    /// The task sleeps until pages of the file are no longer pinned.
+    LayoutWait,
+    /// Times of the file are about to be updated: `fs/inode.c:file_update_time`. In a fault this comes
+    /// after freeze protection was taken.
+    UpdateTime,
     /// A task ended.
     TaskExit,
     /// Something seen with bounds too wide to judge; counted only.
@@ -454,6 +507,13 @@ impl Hook {
     /// The group whose absence calls for this row.
     pub const fn stands_in_for(mut self, group: &'static str) -> Self {
         self.stands_in_for = Some(group);
+        self
+    }
+
+    /// For faults: where the flags of the mapping are. A write fault of a shared mapping is under
+    /// freeze protection.
+    pub const fn vm_flags(mut self, way: Way) -> Self {
+        self.second_payload[0] = Some(way);
         self
     }
 }

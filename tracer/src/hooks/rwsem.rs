@@ -18,6 +18,16 @@ const fn acquire(
     .success(success)
 }
 
+const fn trylock(function: &'static str, mode: Mode, group: &'static str) -> Hook {
+    Hook::new(
+        Target::Function(function, Side::Return),
+        Effect::Lock(LockAction::TryAcquire(mode)),
+        group,
+    )
+    .inode(arg(0, &[]))
+    .success(Success::NonZero)
+}
+
 const fn release(function: &'static str, mode: Mode, group: &'static str) -> Hook {
     Hook::new(
         Target::Function(function, Side::Entry),
@@ -47,12 +57,7 @@ pub const HOOKS: &[Hook] = &[
         Success::Zero,
         "rwsem/down_read_interruptible",
     ),
-    acquire(
-        "down_read_trylock",
-        Mode::Shared,
-        Success::NonZero,
-        "rwsem/down_read_trylock",
-    ),
+    trylock("down_read_trylock", Mode::Shared, "rwsem/down_read_trylock"),
     acquire(
         "down_write",
         Mode::Excl,
@@ -65,12 +70,7 @@ pub const HOOKS: &[Hook] = &[
         Success::Zero,
         "rwsem/down_write_killable",
     ),
-    acquire(
-        "down_write_trylock",
-        Mode::Excl,
-        Success::NonZero,
-        "rwsem/down_write_trylock",
-    ),
+    trylock("down_write_trylock", Mode::Excl, "rwsem/down_write_trylock"),
     release("up_read", Mode::Shared, "rwsem/up_read"),
     release("up_write", Mode::Excl, "rwsem/up_write"),
     Hook::new(

@@ -9,17 +9,7 @@ use crate::{
 
 const FILESYSTEMS: usize = FilesystemKind::ALL.len();
 const FAULTS: usize = FaultKind::ALL.len();
-const CLASSES: usize = 6;
-
-/// Lock classes in the order of their enum.
-const LOCK_CLASSES: [LockClass; CLASSES] = [
-    LockClass::IRwsem,
-    LockClass::InvalidateLock,
-    LockClass::IMmapRwsem,
-    LockClass::Ilock,
-    LockClass::IDataSem,
-    LockClass::XattrSem,
-];
+const CLASSES: usize = LockClass::ALL.len();
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
@@ -121,7 +111,7 @@ impl Coverage {
 
     /// The lock counters that are not zero.
     pub fn locks(&self) -> Vec<LockCount> {
-        LOCK_CLASSES
+        LockClass::ALL
             .into_iter()
             .map(|class| LockCount {
                 class: class.name(),
@@ -214,7 +204,7 @@ mod tests {
 
     #[test]
     fn lock_classes_are_in_enum_order() {
-        for (index, class) in LOCK_CLASSES.into_iter().enumerate() {
+        for (index, class) in LockClass::ALL.into_iter().enumerate() {
             assert_eq!(class as usize, index);
         }
     }

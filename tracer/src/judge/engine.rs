@@ -15,19 +15,29 @@ use crate::{
         coverage::{Coverage, Meeting},
         facts::{Fact, Facts, FaultSeen, OperationSeen, Outcome, WindowSeen},
         finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
+        hash::Map,
         inode::{Files, InodeIndex, Sample},
         lockset::{Held, Hold, LockSet, Released},
         operations::{Begun, FaultKind, Operation, begun, installed, vm_fault},
+        order::{
+            Actor, Doing, Doubts, FreezeSeen, Hold as OrderHold, Leak, Moment, Order, Owner,
+            Resource, Wait, judge_freeze, needs_protection,
+        },
         rules::{self, ChangeFacts, Kind, Observed, SeenAt, SizeFacts},
         task::{
-            ChangeScope, FaultScope, Invalidation, Reported, Scope, Subject, Task, TaskId, Unknown,
-            doing, stack_id,
+            ChangeScope, FaultScope, Invalidation, Reported, Scope, Subject, Task, TaskId, Tasks,
+            Unknown, doing, stack_id,
         },
         window::{Breach, Danger, FindingIndex, Installed, ScopeId, Window},
     },
     trace::meta,
     units::{ByteRange, HookId, Nanos, StackId},
 };
+
+/// include/trace/events/lock.h: LCB_F_WRITE
+const CONTENDED_WRITE: u64 = 1 << 2;
+/// include/linux/mm_types.h: FAULT_FLAG_VMA_LOCK; unused before 6.4.
+const FAULT_FLAG_VMA_LOCK: u64 = 1 << 12;
 
 /// Pages in a PMD; x86-64.
 const PMD_PAGES: u64 = 512;
@@ -67,6 +77,12 @@ pub struct Engine {
     pub entry_locks: u64,
     /// Latest extent change with a stack, by filesystem.
     pub changes: [Option<Sample>; FilesystemKind::ALL.len()],
+    /// What tasks take in which order, and who waits for whom.
+    pub order: Order,
+    /// Processes of threads.
+    pub processes: Map<u32, u32>,
+    doubts: Doubts,
+    cpus: u32,
     started: Nanos,
     scopes: u64,
     /// Time of the latest event.
@@ -86,6 +102,10 @@ impl Engine {
             missing: 0,
             entry_locks: 0,
             changes: [None; FilesystemKind::ALL.len()],
+            order: Order::default(),
+            processes: Map::default(),
+            doubts: Doubts::default(),
+            cpus: header.cpus,
             started: header.started,
             scopes: 0,
             now: header.started,
@@ -107,6 +127,7 @@ impl Engine {
             self.abandon(task);
             task.unknown = None;
             task.id.reuse += 1;
+            task.account.process = None;
             return;
         }
         let ahead = seq.wrapping_sub(task.expected);
@@ -140,10 +161,13 @@ impl Engine {
             }
         }
         task.locks.clear();
+        task.account.clear();
     }
 
     /// Takes an event.
     pub fn event(&mut self, task: &mut Task, effect: Effect, event: &Event) {
+        // Whatever it waited for, it goes on.
+        task.account.waiting = None;
         if let Effect::Enter(entry) = effect {
             return self.enter(task, entry, event);
         }
@@ -151,6 +175,7 @@ impl Engine {
             self.abandon(task);
             task.unknown = None;
             task.id.reuse += 1;
+            task.account.process = None;
             task.expected = 0;
             return;
         }
@@ -168,11 +193,15 @@ impl Engine {
                 }
             }
             Effect::ChangeExtents(span) => self.change(task, span, event),
-            Effect::EntryLock(EntryAction::Acquire) => self.entry_locks += 1,
-            Effect::EntryLock(EntryAction::Release)
-            | Effect::Enter(_)
-            | Effect::TaskExit
-            | Effect::Note => {}
+            Effect::EntryLock(action) => self.entry_lock(task, action, event),
+            Effect::Resource(class, action) => self.resource(task, class, action, event),
+            Effect::LayoutWait => self.layout_wait(task, event),
+            Effect::UpdateTime => {
+                if let Some(Scope::Fault(fault)) = doing(&mut task.scopes) {
+                    fault.freeze.acted(event.head.flags, moment(event));
+                }
+            }
+            Effect::Enter(_) | Effect::TaskExit | Effect::Note => {}
         }
     }
 
@@ -226,6 +255,11 @@ impl Engine {
             task.scopes.push((entry, Scope::Part));
             return;
         }
+        let mapped = if entry.is_fault() {
+            self.mapping_held(task, event)
+        } else {
+            None
+        };
         let file = self.files.get_mut(inode);
         if entry.is_fault() {
             file.begin_fault();
@@ -258,6 +292,8 @@ impl Engine {
                 installed: false,
                 installed_at: None,
                 reported: false,
+                freeze: FreezeSeen::default(),
+                mapped,
             }),
             Begun::Change(operation, destroys) => {
                 self.scopes += 1;
@@ -305,8 +341,18 @@ impl Engine {
         let Some((_, scope)) = task.scopes.pop() else {
             return;
         };
+        if entry.is_fault() {
+            // A fault leaves no entry locked (fs/dax.c: every way out of it unlocks).
+            let others = &mut task.account.others;
+            others.retain(|held| held.resource.class != LockClass::DaxEntry);
+        }
         let operation = match scope {
             Scope::Fault(fault) => {
+                if let Some(class) = fault.mapped {
+                    let owner = Owner::Process(task.account.process.unwrap_or_default());
+                    task.account.release(Resource { class, owner });
+                }
+                self.end_freeze(task, &fault);
                 self.end_fault(task.id, &task.locks, &fault, event);
                 self.files.get_mut(fault.inode).end_fault();
                 Some((fault.operation, fault.entered))
@@ -339,6 +385,9 @@ impl Engine {
         {
             self.leaked(task, operation, entered, event);
         }
+        if task.scopes.is_empty() {
+            task.account.others.clear();
+        }
     }
 
     /// Locks that outlive the last scope that lets their release be seen.
@@ -359,6 +408,17 @@ impl Engine {
         }
         for held in leaked {
             let observed = Observed::StillHeld(held.hold.mode);
+            self.order.waits.leaked(Leak {
+                resource: Resource {
+                    class: held.class,
+                    owner: Owner::Inode(held.inode),
+                },
+                mode: held.hold.mode,
+                task: *id,
+                operation,
+                returned: Nanos(event.head.time),
+                stack: held.stack.or(stack_id(event.head.stack)),
+            });
             self.leak(
                 *id,
                 &held,
@@ -408,12 +468,18 @@ impl Engine {
                 stack: stack_id(event.head.stack).or(held.stack),
             },
             other: None,
+            more: Vec::new(),
         };
         let finding = self.findings.add(key, &witness);
         self.facts.tell(|| found(finding, &witness));
     }
 
     fn lock(&mut self, task: &mut Task, action: LockAction, event: &Event) {
+        if event.inode == 0 {
+            let owner = Owner::Process(self.process(task));
+            let class = LockClass::MmapLock;
+            return self.other(task, Resource { class, owner }, action, event);
+        }
         let Some(inode) = task.concerned(event.inode) else {
             return;
         };
@@ -440,9 +506,21 @@ impl Engine {
                 {
                     fault.waiting = Some(now);
                 }
+                let owner = Owner::Inode(inode);
+                self.waits(task, Resource { class, owner }, event);
             }
-            LockAction::Acquire(mode) => {
+            LockAction::Acquire(mode) | LockAction::TryAcquire(mode) => {
                 self.coverage.acquired(class, mode);
+                if matches!(action, LockAction::Acquire(_)) {
+                    let owner = Owner::Inode(inode);
+                    self.take(task, Resource { class, owner }, mode, event);
+                }
+                if class == LockClass::InvalidateLock
+                    && let Some(Scope::Fault(fault)) = doing(&mut task.scopes)
+                    && fault.inode == inode
+                {
+                    fault.freeze.locked(event.head.flags, mode, moment(event));
+                }
                 if let Some((within, _)) = doing_what(task) {
                     self.facts.tell(|| Fact::Acquire {
                         task: task.id,
@@ -474,7 +552,12 @@ impl Engine {
                     });
                 }
                 let other = match released {
-                    Released::Matched(_) | Released::Unseen => None,
+                    Released::Matched(_) => None,
+                    Released::Unseen => {
+                        let owner = Owner::Inode(inode);
+                        self.order.waits.mended(Resource { class, owner });
+                        None
+                    }
                     Released::OtherMode(held) => Some(held),
                 };
                 if let Some(held) = other
@@ -483,7 +566,7 @@ impl Engine {
                     let mut all = LockSeen::all(task.id, &task.locks, now);
                     all.push(LockSeen {
                         task: task.id,
-                        inode,
+                        inode: Some(inode),
                         class,
                         mode: held.hold.mode,
                         held_ns: now.0.saturating_sub(held.hold.since.0),
@@ -517,6 +600,195 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn process(&self, task: &mut Task) -> u32 {
+        let tid = task.id.tid.0;
+        let known = || self.processes.get(&tid).copied().unwrap_or(tid);
+        *task.account.process.get_or_insert_with(known)
+    }
+
+    /// What the task is in the middle of.
+    fn doing(&self, task: &mut Task) -> Option<Doing> {
+        let (operation, inode, entered) = match doing(&mut task.scopes)? {
+            Scope::Change(change) => (change.operation, change.subjects.0.inode, change.entered),
+            Scope::Fault(fault) => (fault.operation, fault.inode, fault.entered),
+            Scope::Part => return None,
+        };
+        Some(Doing {
+            operation,
+            inode,
+            filesystem: self.files.get(inode).filesystem?,
+            entered,
+        })
+    }
+
+    /// The task took a resource for which it would have waited.
+    fn take(&mut self, task: &mut Task, resource: Resource, mode: Mode, event: &Event) {
+        if let Some(doing) = self.doing(task) {
+            let wanted = (resource, mode);
+            let actor = &mut Actor::of(task);
+            self.order
+                .take(&mut self.findings, actor, doing, wanted, moment(event));
+        }
+    }
+
+    /// The task waits.
+    fn waits(&mut self, task: &mut Task, resource: Resource, event: &Event) {
+        let mode = match event.c & CONTENDED_WRITE {
+            0 => Mode::Shared,
+            _ => Mode::Excl,
+        };
+        let Some(doing) = self.doing(task) else {
+            return;
+        };
+        let moment = moment(event);
+        task.account.waiting = Some(Wait {
+            resource,
+            mode,
+            since: moment.time,
+            operation: doing.operation,
+            inode: doing.inode,
+            entered: doing.entered,
+            hook: moment.hook,
+            stack: moment.stack,
+        });
+    }
+
+    /// What happens to a resource that is no lock of an inode.
+    fn other(&mut self, task: &mut Task, resource: Resource, action: LockAction, event: &Event) {
+        match action {
+            LockAction::Wait => {
+                self.coverage.waited(resource.class);
+                self.waits(task, resource, event);
+            }
+            LockAction::Acquire(mode) | LockAction::TryAcquire(mode) => {
+                self.coverage.acquired(resource.class, mode);
+                if matches!(action, LockAction::Acquire(_)) {
+                    self.take(task, resource, mode, event);
+                }
+                task.account.others.push(OrderHold {
+                    resource,
+                    mode,
+                    since: Nanos(event.head.time),
+                    stack: stack_id(event.head.stack),
+                });
+            }
+            LockAction::Release(_) => task.account.release(resource),
+            LockAction::Downgrade => task.account.downgrade(resource),
+        }
+    }
+
+    fn resource(&mut self, task: &mut Task, class: LockClass, action: LockAction, event: &Event) {
+        let owner = if class == LockClass::FolioLock {
+            // Of the folio's mapping; block devices have folios too.
+            match self.files.at(event.a, Nanos(event.head.time)) {
+                Some(inode) => Owner::Page(inode, event.b),
+                None => return,
+            }
+        } else {
+            Owner::Filesystem(event.a)
+        };
+        self.other(task, Resource { class, owner }, action, event);
+    }
+
+    fn entry_lock(&mut self, task: &mut Task, action: EntryAction, event: &Event) {
+        let Some(inode) = task.concerned(event.inode) else {
+            return;
+        };
+        let class = LockClass::DaxEntry;
+        let resource = Resource {
+            class,
+            owner: Owner::Page(inode, event.a),
+        };
+        match action {
+            EntryAction::Wait => {
+                self.waits(task, resource, event);
+                if let Some(wait) = &mut task.account.waiting {
+                    wait.mode = Mode::Excl;
+                }
+            }
+            EntryAction::Acquire => {
+                self.entry_locks += 1;
+                // include/linux/xarray.h:xa_is_internal: an error code, not an entry.
+                if event.c & 3 != 2 {
+                    let action = LockAction::Acquire(Mode::Excl);
+                    self.other(task, resource, action, event);
+                }
+            }
+            EntryAction::Release => task
+                .account
+                .others
+                .retain(|held| held.resource.class != class),
+        }
+    }
+
+    /// A fault comes with the lock of its address space or mapping, taken before any hook.
+    fn mapping_held(&mut self, task: &mut Task, event: &Event) -> Option<LockClass> {
+        let class = match event.c & FAULT_FLAG_VMA_LOCK {
+            0 => LockClass::MmapLock,
+            _ => LockClass::VmaLock,
+        };
+        let owner = Owner::Process(self.process(task));
+        let resource = Resource { class, owner };
+        let others = &task.account.others;
+        if others.iter().any(|held| held.resource == resource) {
+            return None;
+        }
+        if !task.scopes.is_empty() {
+            self.take(task, resource, Mode::Shared, event);
+        }
+        task.account.others.push(OrderHold {
+            resource,
+            mode: Mode::Shared,
+            since: Nanos(event.head.time),
+            stack: None,
+        });
+        Some(class)
+    }
+
+    fn layout_wait(&mut self, task: &mut Task, event: &Event) {
+        let Some(inode) = task.concerned(event.inode) else {
+            return;
+        };
+        if let Some(doing) = self.doing(task) {
+            let actor = &Actor::of(task);
+            self.order
+                .wait_for_pins(&mut self.findings, actor, doing, inode, moment(event));
+        }
+        let resource = Resource {
+            class: LockClass::PagePin,
+            owner: Owner::Inode(inode),
+        };
+        self.waits(task, resource, event);
+    }
+
+    fn end_freeze(&mut self, task: &mut Task, fault: &FaultScope) {
+        if !needs_protection(fault.operation) {
+            return;
+        }
+        if let Some(filesystem) = self.files.get(fault.inode).filesystem {
+            let doing = Doing {
+                operation: fault.operation,
+                inode: fault.inode,
+                filesystem,
+                entered: fault.entered,
+            };
+            let (findings, doubts) = (&mut self.findings, &mut self.doubts);
+            let actor = &Actor::of(task);
+            judge_freeze(findings, doubts, self.cpus, &fault.freeze, actor, doing);
+        }
+    }
+
+    /// Looks for waits that will not end.
+    pub fn look(&mut self, tasks: &mut Tasks, now: Nanos) {
+        self.now = self.now.max(now);
+        self.order.look(tasks, &mut self.findings, &self.files, now);
+    }
+
+    /// Tells what cycles the order of resources has.
+    pub fn predict(&mut self) {
+        self.order.predict(&mut self.findings, &self.files);
     }
 
     /// Ends the task's window on the inode, until it changes or invalidates more.
@@ -796,6 +1068,7 @@ impl Engine {
                 stack: stack_id(event.head.stack),
             },
             other: None,
+            more: Vec::new(),
         };
         let finding = self.findings.add(key, &witness);
         self.facts.tell(|| found(finding, &witness));
@@ -852,6 +1125,7 @@ impl Engine {
         }
         fault.installed = true;
         fault.installed_at = Some(Nanos(event.head.time));
+        fault.freeze.acted(event.head.flags, moment(event));
         let pages = if how == Install::Pmd {
             fault.kind = FaultKind::Pmd;
             PMD_PAGES
@@ -962,6 +1236,7 @@ impl Engine {
                 stack: install.stack.or(fault.stack),
             },
             other: None,
+            more: Vec::new(),
         };
         let finding = self.findings.add(key, &witness);
         self.facts.tell(|| found(finding, &witness));
@@ -1043,6 +1318,14 @@ impl Engine {
                 self.facts.tell(|| closed(&window, index, self.now));
             }
         }
+    }
+}
+
+fn moment(event: &Event) -> Moment {
+    Moment {
+        time: Nanos(event.head.time),
+        hook: HookId(event.head.hook),
+        stack: stack_id(event.head.stack),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
         operations::Operation,
         rules::{Kind, Observed},
         task::TaskId,
+        text::duration,
         window::{FindingIndex, Installed, ScopeId, Window},
     },
     units::{ByteRange, HookId, Ino, Nanos, Pid, StackId, Tid},
@@ -22,9 +23,10 @@ use crate::{
 pub enum Strength {
     /// A rule was broken, though nobody lost a race. One task's program order suffices.
     Predicted,
-    /// A fault and a window on the same bytes did overlap with no lock between them.
+    /// A fault and a window on the same bytes did overlap with no lock between them. Of orders: every
+    /// task of the cycle was seen, and some schedule of this very run closes it.
     Observed,
-    /// The damage itself was seen.
+    /// The damage itself was seen. Of waits: tasks are blocked for good.
     Proven,
 }
 
@@ -76,6 +78,22 @@ pub enum Act {
     Return,
     /// The lock was released.
     Release,
+    /// Something was taken.
+    Take {
+        /// How.
+        mode: Mode,
+        /// It and what was held are the same file's, process's or filesystem's.
+        same: bool,
+    },
+    /// The task went to sleep.
+    Wait,
+    /// The task does not go on.
+    Blocked {
+        /// How it wants what it waits for.
+        mode: Mode,
+        /// For how long it has waited, nanoseconds.
+        for_ns: u64,
+    },
 }
 
 /// What a task has to do with a finding.
@@ -89,12 +107,57 @@ pub enum Role {
     SampledFault,
     /// An extent change that the lock would have held off, seen at another time.
     SampledChange,
+    /// It took this before.
+    Took {
+        /// What.
+        class: LockClass,
+        /// How.
+        mode: Mode,
+        /// The stack is of another time that it was taken in this operation.
+        sampled: bool,
+    },
+    /// It takes the two the other way round.
+    Inverse {
+        /// In what.
+        operation: Operation,
+        /// What it takes,
+        takes: LockClass,
+        /// and what it holds then.
+        holding: LockClass,
+    },
+    /// It waits.
+    Blocked {
+        /// In what.
+        operation: Operation,
+        /// For what.
+        class: LockClass,
+        /// How it wants it.
+        mode: Mode,
+        /// Whose that is, if it is a file's.
+        inode: Option<InodeIndex>,
+        /// For how long, nanoseconds.
+        for_ns: u64,
+        /// What the scheduler said of it then, as in /proc/TID/stat.
+        state: Option<char>,
+    },
+    /// It returned with a lock.
+    Left {
+        /// From what.
+        operation: Operation,
+        /// Which.
+        class: LockClass,
+        /// How it was held.
+        mode: Mode,
+    },
 }
 
 impl Role {
     /// True if the party was seen at another time than the act.
     pub fn is_sampled(self) -> bool {
-        matches!(self, Self::SampledFault | Self::SampledChange)
+        matches!(
+            self,
+            Self::SampledFault | Self::SampledChange | Self::Took { sampled: true, .. }
+        )
     }
 
     /// The words in findings.
@@ -106,6 +169,51 @@ impl Role {
             Self::SampledChange => {
                 "an extent change that this lock would have held off (sampled)".to_owned()
             }
+            Self::Took {
+                class,
+                mode,
+                sampled,
+            } => {
+                let sampled = if sampled { " (sampled)" } else { "" };
+                format!("took {} {} here{sampled}", class.name(), mode.name())
+            }
+            Self::Inverse {
+                operation,
+                takes,
+                holding,
+            } => format!(
+                "{}, takes {} while holding {}",
+                operation.name(),
+                takes.name(),
+                holding.name()
+            ),
+            Self::Blocked {
+                operation,
+                class,
+                mode,
+                for_ns,
+                state,
+                ..
+            } => {
+                let state = state.map_or(String::new(), |state| format!(", state {state}"));
+                format!(
+                    "{}, waits for {} {} for {}{state}",
+                    operation.name(),
+                    class.name(),
+                    mode.name(),
+                    duration(for_ns)
+                )
+            }
+            Self::Left {
+                operation,
+                class,
+                mode,
+            } => format!(
+                "{}, returned with {} {}",
+                operation.name(),
+                class.name(),
+                mode.name()
+            ),
         }
     }
 }
@@ -126,8 +234,8 @@ pub struct Party {
 pub struct LockSeen {
     /// By whom.
     pub task: TaskId,
-    /// Whose lock.
-    pub inode: InodeIndex,
+    /// Whose lock, if it is a file's.
+    pub inode: Option<InodeIndex>,
     /// Which.
     pub class: LockClass,
     /// How.
@@ -143,7 +251,7 @@ impl LockSeen {
             .iter()
             .map(|held| Self {
                 task,
-                inode: held.inode,
+                inode: Some(held.inode),
                 class: held.class,
                 mode: held.hold.mode,
                 held_ns: now.0.saturating_sub(held.hold.since.0),
@@ -175,6 +283,8 @@ pub struct Witness {
     pub actor: Party,
     /// The other side.
     pub other: Option<Party>,
+    /// What else led to it.
+    pub more: Vec<Party>,
 }
 
 impl Witness {
@@ -188,7 +298,7 @@ impl Witness {
         });
         met.locks.extend(install.lock.map(|(mode, since)| LockSeen {
             task: install.task,
-            inode: self.inode,
+            inode: Some(self.inode),
             class: LockClass::InvalidateLock,
             mode,
             held_ns: install.at.0.saturating_sub(since.0),
@@ -206,7 +316,7 @@ impl Witness {
         });
         met.locks.extend(window.lock.map(|(mode, since)| LockSeen {
             task: window.task,
-            inode: self.inode,
+            inode: Some(self.inode),
             class: LockClass::InvalidateLock,
             mode,
             held_ns: self.time.0.saturating_sub(since.0),
@@ -279,6 +389,20 @@ impl Findings {
         }
     }
 
+    /// As [`Self::observe`], to `proven`.
+    pub fn prove(&mut self, index: FindingIndex, witness: Witness) {
+        let record = &mut self.records[index.0 as usize];
+        if record.strength < Strength::Proven {
+            record.strength = Strength::Proven;
+            record.witness = witness;
+        }
+    }
+
+    /// The finding of a key.
+    pub fn find(&self, key: Key) -> Option<FindingIndex> {
+        self.index.get(&key).copied()
+    }
+
     /// Every finding, in the order of first occurrence.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
         self.records.iter()
@@ -301,8 +425,8 @@ pub struct LockHeld {
     pub class: &'static str,
     /// Its mode.
     pub mode: Mode,
-    /// Whose lock: `i_ino`.
-    pub inode: Ino,
+    /// Whose lock: `i_ino`; `null` if it is no file's.
+    pub inode: Option<Ino>,
     /// By which thread.
     pub task: Tid,
     /// For how long then, nanoseconds.
@@ -345,7 +469,7 @@ pub struct FindingStack {
 pub struct Expected {
     /// Its name.
     pub class: &'static str,
-    /// The weakest mode that will do; `null` if it had to be released.
+    /// The weakest mode that will do; `null` if it had to be released, or taken earlier.
     pub mode: Option<Mode>,
 }
 

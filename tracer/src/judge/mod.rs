@@ -14,6 +14,7 @@ mod hash;
 mod inode;
 mod lockset;
 pub mod operations;
+mod order;
 pub mod report;
 pub mod rules;
 mod sentence;
@@ -88,6 +89,7 @@ impl Judge {
 
     /// A task; the n-th one with a thread id is that id's n-th owner.
     pub fn task(&mut self, task: &meta::Task) {
+        self.engine.processes.insert(task.tid.0, task.pid.0);
         let owners = self.names.tasks.entry(task.tid.0).or_default();
         if owners.last() != Some(task) {
             owners.push(task.clone());
@@ -105,6 +107,26 @@ impl Judge {
         self.engine.sequence(self.tasks.get(index), seq);
     }
 
+    /// Time has come to `now`, though there may be no event that says so.
+    pub fn tick(&mut self, now: Nanos) {
+        self.engine.look(&mut self.tasks, now);
+    }
+
+    /// A record of the recorder's own: what a task that did not go on was in the middle of.
+    pub fn blocked(&mut self, event: &Event) {
+        if let Some(index) = self.tasks.known(event.head.task) {
+            let task = self.tasks.get(index);
+            task.account.blocked = Some(order::Blocked {
+                time: Nanos(event.head.time),
+                state: u32::try_from(event.a)
+                    .ok()
+                    .and_then(char::from_u32)
+                    .unwrap_or('?'),
+                stack: task::stack_id(event.head.stack),
+            });
+        }
+    }
+
     /// The next event, which `cpu` recorded. Events of one task must come in its program order.
     pub fn event(&mut self, cpu: u32, event: &Event) {
         self.engine.events += 1;
@@ -119,6 +141,10 @@ impl Judge {
             .flatten();
         if let Some(effect) = effect {
             self.engine.event(task, effect, event);
+        }
+        let now = Nanos(event.head.time);
+        if self.engine.order.waits.due(now) {
+            self.engine.look(&mut self.tasks, now);
         }
     }
 
@@ -176,6 +202,10 @@ impl Judge {
     /// What the run amounts to. `incomplete` says why the trace ends early, if it does.
     pub fn finish(mut self, footer: Option<&meta::Footer>, incomplete: Option<String>) -> Report {
         self.engine.close_all();
+        let ended = footer.map_or(Nanos(0), |footer| footer.ended);
+        let now = ended.max(self.engine.now);
+        self.engine.look(&mut self.tasks, now);
+        self.engine.predict();
         self.report(footer, incomplete)
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    hooks::{Effect, Entry, LockAction, Mode},
+    hooks::{Effect, Entry, LockAction, LockClass, Mode},
     judge::lockset::Hold,
 };
 
@@ -25,6 +25,22 @@ pub enum Kind {
     StaleAfterRelock,
     /// Still held when the operation returned, or released in another mode.
     LockLeak,
+    /// Taken against a documented order, or on a cycle that tasks of this run can close.
+    LockOrder,
+    /// A journal handle or transaction, and a lock, in the wrong order.
+    TxnOrder,
+    /// The exclusion lock taken before freeze protection.
+    FreezeOrder,
+    /// A write fault without freeze protection.
+    FreezeMissing,
+    /// Asleep until others let go, with a lock that they need for it.
+    WaitHoldingLock,
+    /// A lock that the task holds already, in a combination that can block.
+    RecursiveLock,
+    /// Tasks that wait for each other.
+    Deadlock,
+    /// A wait that nobody will end.
+    Stall,
 }
 
 /// What a rule says and why.
@@ -41,7 +57,7 @@ pub struct Rule {
 }
 
 /// Every rule.
-pub const RULES: [Rule; 7] = [
+pub const RULES: [Rule; 15] = [
     Rule {
         kind: Kind::OpUnprotected,
         name: "op-unprotected",
@@ -87,6 +103,57 @@ pub const RULES: [Rule; 7] = [
         summary: "An operation returns with a lock that it took, or releases it in another mode.",
         source: "kernel/locking/rwsem.c: up_read and up_write pair with their acquisitions",
     },
+    Rule {
+        kind: Kind::LockOrder,
+        name: "lock-order",
+        summary: "Two resources are taken in an order that another path, or the kernel's own \
+                  documentation, reverses.",
+        source: "mm/filemap.c, fs/xfs/xfs_inode.c, fs/ext4/super.c: comments on lock ordering; \
+                 kernel/locking/rwsem.c: a queued writer holds off readers",
+    },
+    Rule {
+        kind: Kind::TxnOrder,
+        name: "txn-order",
+        summary: "A journal handle or transaction and a lock are taken in the wrong order.",
+        source: "fs/ext4/super.c, \"Lock ordering\"; fs/xfs/xfs_trans.c:xfs_trans_alloc_inode",
+    },
+    Rule {
+        kind: Kind::FreezeOrder,
+        name: "freeze-order",
+        summary: "A write fault takes the exclusion lock before freeze protection.",
+        source: "fs/xfs/xfs_file.c above the fault handlers: mmap_lock, sb_start_pagefault, \
+                 invalidate_lock; fs/ext4/super.c, \"Lock ordering\"",
+    },
+    Rule {
+        kind: Kind::FreezeMissing,
+        name: "freeze-missing",
+        summary: "A write fault makes a page writable without freeze protection.",
+        source: "include/linux/fs.h above sb_start_pagefault",
+    },
+    Rule {
+        kind: Kind::WaitHoldingLock,
+        name: "wait-holding-lock",
+        summary: "A task sleeps until page pins go, holding the lock that a pin's holder may need.",
+        source: "fs/xfs/xfs_inode.c:xfs_wait_dax_page, fs/ext4/inode.c:ext4_wait_dax_page drop it",
+    },
+    Rule {
+        kind: Kind::RecursiveLock,
+        name: "recursive-lock",
+        summary: "A task takes a lock that it holds; rwsems do not nest, not even for readers.",
+        source: "kernel/locking/rwsem.c: a reader waits behind a queued writer",
+    },
+    Rule {
+        kind: Kind::Deadlock,
+        name: "deadlock",
+        summary: "Tasks wait for each other in a cycle.",
+        source: "seen",
+    },
+    Rule {
+        kind: Kind::Stall,
+        name: "stall",
+        summary: "A task waits for something that nobody will let go.",
+        source: "seen",
+    },
 ];
 
 impl Kind {
@@ -98,6 +165,11 @@ impl Kind {
     /// The name in findings.
     pub fn name(self) -> &'static str {
         self.rule().name
+    }
+
+    /// True if it is about what tasks take and wait for, not about the bytes of a file.
+    pub fn is_about_order(self) -> bool {
+        self >= Self::LockOrder
     }
 }
 
@@ -120,6 +192,16 @@ pub enum Observed {
     StillHeld(Mode),
     /// Held in the first mode, released in the second.
     ReleasedAs(Mode, Mode),
+    /// Taken while this was held.
+    Holding(LockClass, Mode),
+    /// Held in this mode while the task waited for that.
+    Waiting(LockClass, Mode),
+    /// So many tasks wait for each other.
+    Cycle(u8),
+    /// Its holder went back to user space with it, in this mode.
+    Abandoned(Mode),
+    /// Waited for longer than anything explains.
+    NoProgress,
 }
 
 impl Observed {
@@ -136,6 +218,16 @@ impl Observed {
             Self::ReleasedAs(held, released) => {
                 format!("held {}, released {}", held.name(), released.name())
             }
+            Self::Holding(class, mode) => {
+                format!("taken while holding {} {}", class.name(), mode.name())
+            }
+            Self::Waiting(class, mode) => {
+                format!("held {} while waiting for {}", mode.name(), class.name())
+            }
+            Self::Cycle(1) => "waited for by the task that holds it".to_owned(),
+            Self::Cycle(tasks) => format!("waited for in a cycle of {tasks} tasks"),
+            Self::Abandoned(mode) => format!("left {} by a task that has returned", mode.name()),
+            Self::NoProgress => "waited for without end".to_owned(),
         }
     }
 }
@@ -230,9 +322,13 @@ pub fn needed(effect: Effect) -> bool {
         Effect::Enter(entry) | Effect::Leave(entry) => {
             !matches!(entry, Entry::ExchangeRange | Entry::SwapBoot)
         }
-        Effect::Lock(LockAction::Wait) | Effect::EntryLock(_) | Effect::TaskExit | Effect::Note => {
-            false
-        }
+        Effect::Lock(LockAction::Wait)
+        | Effect::EntryLock(_)
+        | Effect::Resource(..)
+        | Effect::LayoutWait
+        | Effect::UpdateTime
+        | Effect::TaskExit
+        | Effect::Note => false,
         Effect::Lock(_)
         | Effect::Invalidate(_)
         | Effect::LayoutScan(_)

@@ -3,9 +3,10 @@
 use crate::{
     hooks::{LockClass, Mode},
     judge::{
-        finding::{Act, Key, Range},
+        finding::{Act, Key, Range, Strength},
+        order::broken,
         rules::{Kind, Observed},
-        text::{bytes, span},
+        text::{bytes, duration, span},
     },
 };
 
@@ -21,6 +22,10 @@ pub struct Facts<'a> {
     pub inode: &'a str,
     /// The other side, if it was seen to overlap: `mmap/712, dax-write-fault`.
     pub met: Option<&'a str>,
+    /// Who else takes part, and how: `mmap/712 (dax-write-fault, takes ...)`.
+    pub others: &'a [String],
+    /// How much was seen.
+    pub strength: Strength,
 }
 
 impl Facts<'_> {
@@ -31,6 +36,12 @@ impl Facts<'_> {
         let what = match self.key.kind {
             Kind::LockLeak => self.leak(),
             Kind::FaultUnprotected => self.fault(),
+            Kind::LockOrder | Kind::TxnOrder | Kind::FreezeOrder => return self.order(),
+            Kind::FreezeMissing => return self.unprotected(),
+            Kind::WaitHoldingLock => return self.waiting(),
+            Kind::RecursiveLock => return self.recursion(),
+            Kind::Deadlock => return self.deadlock(),
+            Kind::Stall => return self.stall(),
             _ => self.change(),
         };
         let met = match (self.met, self.key.operation.is_fault()) {
@@ -84,7 +95,13 @@ impl Facts<'_> {
                 "with {lock} released and retaken since the range was invalidated, without \
                  invalidating it again"
             ),
-            Observed::StillHeld(_) | Observed::ReleasedAs(..) => String::new(),
+            Observed::StillHeld(_)
+            | Observed::ReleasedAs(..)
+            | Observed::Holding(..)
+            | Observed::Waiting(..)
+            | Observed::Cycle(_)
+            | Observed::Abandoned(_)
+            | Observed::NoProgress => String::new(),
         };
         format!(
             "{did} {how}; a page fault may map {}",
@@ -110,6 +127,142 @@ impl Facts<'_> {
             self.span(),
             self.inode
         )
+    }
+
+    fn who(&self) -> String {
+        format!(
+            "{}: {} of inode {}",
+            self.key.filesystem.name(),
+            self.key.operation.name(),
+            self.inode
+        )
+    }
+
+    /// `EXCL`, or nothing for what has no modes.
+    fn mode(class: LockClass, mode: Mode) -> String {
+        match class {
+            LockClass::FreezePagefault
+            | LockClass::Handle
+            | LockClass::Transaction
+            | LockClass::DaxEntry
+            | LockClass::FolioLock
+            | LockClass::PagePin
+            | LockClass::VmaLock => class.name().to_owned(),
+            _ => format!("{} {}", class.name(), mode.name()),
+        }
+    }
+
+    fn order(&self) -> String {
+        let (Observed::Holding(held, held_mode), Act::Take { mode, .. }) =
+            (self.key.observed, self.act)
+        else {
+            return self.who();
+        };
+        let (taken, held_name) = (self.key.class, held.name());
+        let documented = match broken(self.key.filesystem, held, taken) {
+            Some(order) => format!(
+                "; the documented order is {} before {held_name} ({})",
+                taken.name(),
+                order.source
+            ),
+            None => String::new(),
+        };
+        let inverse = match (self.strength, self.others) {
+            (_, []) => ".".to_owned(),
+            (Strength::Predicted, others) => format!(
+                ". The other way round: {}; no schedule of this run closes the cycle, another may.",
+                others.join("; ")
+            ),
+            (_, others) => format!(
+                ". The other way round: {}; some schedule of this very run deadlocks.",
+                others.join("; ")
+            ),
+        };
+        format!(
+            "{} takes {} while holding {}{documented}{inverse}",
+            self.who(),
+            Self::mode(taken, mode),
+            Self::mode(held, held_mode)
+        )
+    }
+
+    fn unprotected(&self) -> String {
+        format!(
+            "{} goes on without freeze protection (sb_start_pagefault); a frozen filesystem changes \
+             under its snapshot.",
+            self.who()
+        )
+    }
+
+    fn waiting(&self) -> String {
+        let mode = match self.key.observed {
+            Observed::Waiting(_, mode) => mode.name(),
+            _ => "",
+        };
+        format!(
+            "{} sleeps until pages of the file are no longer pinned and holds {} {mode} meanwhile; if \
+             whoever has them pinned faults on the file, neither goes on.",
+            self.who(),
+            self.lock()
+        )
+    }
+
+    fn recursion(&self) -> String {
+        let (Observed::Holding(class, held), Act::Take { mode, .. }) =
+            (self.key.observed, self.act)
+        else {
+            return self.who();
+        };
+        let fate = match (held, mode) {
+            (Mode::Shared, Mode::Shared) => {
+                "a writer that queues in between blocks the second acquisition, and the first blocks \
+                 the writer"
+            }
+            _ => "it waits for itself",
+        };
+        format!(
+            "{} takes {} though it holds {} already; {fate}.",
+            self.who(),
+            Self::mode(class, mode),
+            Self::mode(class, held)
+        )
+    }
+
+    fn blocked(&self) -> String {
+        match self.act {
+            Act::Blocked { mode, for_ns } => format!(
+                "{} has waited for {} for {}",
+                self.who(),
+                Self::mode(self.key.class, mode),
+                duration(for_ns)
+            ),
+            _ => self.who(),
+        }
+    }
+
+    fn deadlock(&self) -> String {
+        match self.others {
+            [] => format!("{}, which it holds itself.", self.blocked()),
+            others => format!(
+                "{}, in a cycle of tasks that wait for each other: {}.",
+                self.blocked(),
+                others.join("; ")
+            ),
+        }
+    }
+
+    fn stall(&self) -> String {
+        match self.others {
+            [] => format!(
+                "{}; no task that was seen holds it, or its holder does not let go.",
+                self.blocked()
+            ),
+            others => format!(
+                "{}; nobody will release it: {}.",
+                self.blocked(),
+                others.join("; ")
+            ),
+        }
     }
 
     fn leak(&self) -> String {

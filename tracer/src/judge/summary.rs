@@ -277,6 +277,9 @@ impl<'a> Summary<'a> {
 
     /// A stack of the other side from another time, for findings of which only one side was seen.
     fn sampled(&self, record: &Record) -> Option<Party> {
+        if record.key.kind.is_about_order() {
+            return None;
+        }
         let engine = &self.judge.engine;
         let file = engine.files.get(record.witness.inode);
         let (sample, role) = match record.key.kind {
@@ -316,6 +319,22 @@ impl<'a> Summary<'a> {
             .collect()
     }
 
+    /// How a task takes part in a cycle or a stall, for the sentence.
+    fn takes_part(&self, party: &Party) -> Option<String> {
+        let what = match party.role {
+            Role::Blocked { inode, .. } => {
+                let inode = inode.map_or(String::new(), |inode| {
+                    format!(" of inode {}", self.judge.engine.files.get(inode).meta.ino)
+                });
+                format!("{}{inode}", party.role.text())
+            }
+            Role::Inverse { .. } | Role::Left { .. } => party.role.text(),
+            _ => return None,
+        };
+        let name = self.who(party.task).map_or("task", |who| who.name.as_str());
+        Some(format!("{name}/{}, {what}", party.task.tid))
+    }
+
     fn finding(&self, record: &Record) -> Finding {
         let engine = &self.judge.engine;
         let witness = &record.witness;
@@ -328,8 +347,15 @@ impl<'a> Summary<'a> {
             length: clipped.end.saturating_sub(clipped.start),
         };
         let other = witness.other.or_else(|| self.sampled(record));
-        let parties: Vec<_> = std::iter::once(witness.actor).chain(other).collect();
-        let tasks: Vec<_> = parties.iter().map(|party| self.party(party)).collect();
+        let parties: Vec<_> = std::iter::once(witness.actor)
+            .chain(other)
+            .chain(witness.more.iter().copied())
+            .collect();
+        let tasks: Vec<_> = parties
+            .iter()
+            .filter(|party| !matches!(party.role, Role::Took { .. }))
+            .map(|party| self.party(party))
+            .collect();
         let named = if path.is_empty() {
             file.ino.to_string()
         } else {
@@ -341,17 +367,22 @@ impl<'a> Summary<'a> {
                 Role::Actor(operation) | Role::Overlapped(operation) => {
                     format!("{name}/{}, {}", other.task.tid, operation.name())
                 }
-                Role::SampledFault | Role::SampledChange => {
-                    format!("{name}/{}", other.task.tid)
-                }
+                _ => format!("{name}/{}", other.task.tid),
             }
         });
+        let others: Vec<_> = witness
+            .more
+            .iter()
+            .filter_map(|party| self.takes_part(party))
+            .collect();
         let facts = Facts {
             key,
             act: witness.act,
             range,
             inode: &named,
             met: met.as_deref(),
+            others: &others,
+            strength: record.strength,
         };
         Finding {
             kind: key.kind,
@@ -367,7 +398,7 @@ impl<'a> Summary<'a> {
                 .map(|lock| LockHeld {
                     class: lock.class.name(),
                     mode: lock.mode,
-                    inode: engine.files.get(lock.inode).meta.ino,
+                    inode: lock.inode.map(|inode| engine.files.get(inode).meta.ino),
                     task: lock.task.tid,
                     held_ns: lock.held_ns,
                 })
@@ -376,6 +407,7 @@ impl<'a> Summary<'a> {
                 class: key.class.name(),
                 mode: match (key.kind, witness.act) {
                     (Kind::LockLeak, _) => None,
+                    (kind, _) if kind.is_about_order() => None,
                     (_, Act::Install | Act::Mkwrite) => Some(Mode::Shared),
                     _ => Some(Mode::Excl),
                 },

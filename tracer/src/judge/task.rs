@@ -1,12 +1,13 @@
 //! What one task is doing: its open operations and faults, and the locks that it holds.
 
 use crate::{
-    hooks::{Entry, Mode},
+    hooks::{Entry, LockClass, Mode},
     judge::{
         hash::Map,
         inode::InodeIndex,
         lockset::{Hold, LockSet},
         operations::{Destroys, FaultKind, Operation},
+        order::{Account, FreezeSeen},
         rules::Kind,
         window::{FindingIndex, ScopeId},
     },
@@ -211,6 +212,10 @@ pub struct FaultScope {
     pub installed_at: Option<Nanos>,
     /// It broke a rule already.
     pub reported: bool,
+    /// Its freeze protection.
+    pub freeze: FreezeSeen,
+    /// It came with the lock of its address space or mapping, which the task did not hold before.
+    pub mapped: Option<LockClass>,
 }
 
 /// Something that a task has open.
@@ -235,8 +240,10 @@ pub struct Task {
     pub unknown: Option<Unknown>,
     /// Innermost last.
     pub scopes: Vec<(Entry, Scope)>,
-    /// What it holds.
+    /// Locks of inodes that it holds.
     pub locks: LockSet,
+    /// What it holds and waits for besides.
+    pub account: Account,
 }
 
 impl Task {
@@ -247,6 +254,7 @@ impl Task {
             unknown: None,
             scopes: Vec::with_capacity(4),
             locks: LockSet::default(),
+            account: Account::default(),
         }
     }
 
@@ -320,6 +328,21 @@ impl Tasks {
     /// A task.
     pub fn get(&mut self, index: usize) -> &mut Task {
         &mut self.tasks[index]
+    }
+
+    /// A task, if there is one at this place.
+    pub fn at(&self, index: usize) -> Option<&Task> {
+        self.tasks.get(index)
+    }
+
+    /// Every task.
+    pub fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.iter()
+    }
+
+    /// The place of a task that was met.
+    pub fn known(&self, tid: u32) -> Option<usize> {
+        self.by_tid.get(&tid).copied()
     }
 
     /// How many there are.

@@ -7,6 +7,7 @@ use crate::{
         coverage::CoverageRow,
         finding::{Finding, FindingTask},
         report::Report,
+        rules::Kind,
     },
     units::Tid,
 };
@@ -155,6 +156,12 @@ fn name(tasks: &[FindingTask], tid: Tid) -> String {
     }
 }
 
+fn frames(out: &mut String, frames: &[String]) {
+    for frame in frames {
+        let _ = writeln!(out, "        {frame}");
+    }
+}
+
 fn finding(out: &mut String, number: usize, finding: &Finding) {
     let _ = writeln!(
         out,
@@ -171,14 +178,22 @@ fn finding(out: &mut String, number: usize, finding: &Finding) {
         format!(" {}", finding.path)
     };
     let _ = writeln!(out, "    inode     {}{path}", finding.inode);
-    let _ = writeln!(
-        out,
-        "    range     {} (offset {}, length {})",
-        span(finding.range.offset, finding.range.length),
-        finding.range.offset,
-        finding.range.length
-    );
-    let mode = finding.expected.mode.map_or("released", |mode| mode.name());
+    if !finding.kind.is_about_order() {
+        let _ = writeln!(
+            out,
+            "    range     {} (offset {}, length {})",
+            span(finding.range.offset, finding.range.length),
+            finding.range.offset,
+            finding.range.length
+        );
+    }
+    let mode = match (finding.expected.mode, finding.kind) {
+        (Some(mode), _) => mode.name(),
+        (None, Kind::LockOrder | Kind::TxnOrder | Kind::FreezeOrder) => "taken before",
+        (None, Kind::FreezeMissing) => "held",
+        (None, Kind::RecursiveLock) => "taken once",
+        (None, _) => "released",
+    };
     let _ = writeln!(
         out,
         "    lock      {}: expected {mode}, observed {}",
@@ -211,12 +226,14 @@ fn finding(out: &mut String, number: usize, finding: &Finding) {
             let _ = writeln!(out, "      holds no lock that was seen");
         }
         for lock in held {
+            let whose = lock
+                .inode
+                .map_or(String::new(), |inode| format!(" of inode {inode}"));
             let _ = writeln!(
                 out,
-                "      holds {} {} of inode {} for {}",
+                "      holds {} {}{whose} for {}",
                 lock.class,
                 lock.mode.name(),
-                lock.inode,
                 duration(lock.held_ns)
             );
         }
@@ -231,9 +248,14 @@ fn finding(out: &mut String, number: usize, finding: &Finding) {
                     "      by the way of another such act, taken earlier or later:"
                 );
             }
-            for frame in &stack.frames {
-                let _ = writeln!(out, "        {frame}");
-            }
+            frames(out, &stack.frames);
+        }
+        // How it came by what it held then.
+        for stack in finding.stacks.iter().filter(|stack| {
+            stack.task == task.tid && finding.tasks.iter().all(|task| task.role != stack.role)
+        }) {
+            let _ = writeln!(out, "      {}:", stack.role);
+            frames(out, &stack.frames);
         }
     }
 }

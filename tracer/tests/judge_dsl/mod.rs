@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use tracer::{
-    hooks::{Effect, Entry, FilesystemKind, Install, LockAction, LockClass, LockPlace, Mode, Span},
+    hooks::{
+        Effect, Entry, EntryAction, FilesystemKind, Install, LockAction, LockClass, LockPlace,
+        Mode, Span,
+    },
     judge::{Judge, Report},
     trace::meta::{Header, Inode, Mechanism, Mount, PlannedHook, Stack, Task},
     units::{Device, HookId, Ino, InodeAddress, Nanos, Pid, StackId, Tid},
@@ -131,7 +134,30 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
     ] {
         plan.push((acquire, acquire, Lock(LockAction::Acquire(mode))));
         plan.push((release, release, Lock(LockAction::Release(mode))));
+        let trylock = match mode {
+            Shared => "down_read_trylock",
+            Excl => "down_write_trylock",
+        };
+        plan.push((trylock, trylock, Lock(LockAction::TryAcquire(mode))));
     }
+    for class in [LockClass::Handle, LockClass::Transaction] {
+        for action in [
+            LockAction::Wait,
+            LockAction::Acquire(Shared),
+            LockAction::Release(Shared),
+        ] {
+            plan.push((class.name(), class.name(), Effect::Resource(class, action)));
+        }
+    }
+    for action in [
+        EntryAction::Wait,
+        EntryAction::Acquire,
+        EntryAction::Release,
+    ] {
+        plan.push(("dax_entry", "dax-entry", Effect::EntryLock(action)));
+    }
+    plan.push(("schedule", "task/sleep", Effect::LayoutWait));
+    plan.push(("file_update_time", "fault/update-time", Effect::UpdateTime));
     plan
 }
 
@@ -251,6 +277,17 @@ impl Step {
         self
     }
 
+    pub fn flags(mut self, flags: u8) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// Time of this step after the one before, nanoseconds.
+    pub fn after(mut self, after: u64) -> Self {
+        self.after = after;
+        self
+    }
+
     pub fn second(mut self) -> Self {
         self.flags |= FLAG_SECOND_INODE;
         self
@@ -279,6 +316,40 @@ pub fn acquire(inode: u64, class: LockClass, mode: Mode) -> Step {
 
 pub fn release(inode: u64, class: LockClass, mode: Mode) -> Step {
     lock(LockAction::Release(mode), inode, class)
+}
+
+pub fn try_acquire(inode: u64, class: LockClass, mode: Mode) -> Step {
+    lock(LockAction::TryAcquire(mode), inode, class)
+}
+
+/// Begins to wait for the lock in `mode`.
+pub fn wait_for(inode: u64, class: LockClass, mode: Mode) -> Step {
+    lock(LockAction::Wait, inode, class).c(if mode == Excl { 4 } else { 2 })
+}
+
+/// mmap_lock of the task's address space.
+pub fn mmap(action: LockAction) -> Step {
+    Step::new(Effect::Lock(action), 0).size(0)
+}
+
+/// A handle or a transaction of the only journal.
+pub fn resource(class: LockClass, action: LockAction) -> Step {
+    Step::new(Effect::Resource(class, action), 0).a(0x77)
+}
+
+/// The lock of the DAX entry at a page offset.
+pub fn entry(action: EntryAction, inode: u64, page: u64) -> Step {
+    Step::new(Effect::EntryLock(action), inode).a(page)
+}
+
+/// Sleeps until the file's pages are no longer pinned.
+pub fn sleep_for_pins(inode: u64) -> Step {
+    Step::new(Effect::LayoutWait, inode)
+}
+
+/// `file_update_time`
+pub fn update_time(inode: u64) -> Step {
+    Step::new(Effect::UpdateTime, inode)
 }
 
 pub fn downgrade(inode: u64, class: LockClass) -> Step {
