@@ -20,6 +20,10 @@ pub const FLAG_SECOND_INODE: u8 = 1 << 0;
 pub const FLAG_SCOPE_OVERFLOW: u8 = 1 << 1;
 /// The act came without the lock that its hook's spec asks for, so its stack was always taken.
 pub const FLAG_UNGUARDED: u8 = 1 << 2;
+/// The file had cached pages or DAX entries (`i_data.nrpages`).
+pub const FLAG_CACHED: u8 = 1 << 3;
+/// Direct I/O to the file was in flight (`inode.i_dio_count`).
+pub const FLAG_DIRECT: u8 = 1 << 4;
 
 /// Nobody held the superblock's freeze protection against page faults.
 pub const FLAG_FREEZE_FREE: u8 = 1 << 5;

@@ -88,6 +88,12 @@ pub const SPEC_STACK: u8 = 1 << 1;
 pub const SPEC_STACK_SAMPLED: u8 = 1 << 2;
 /// Needs no scope: the inode itself is checked against the watch list.
 pub const SPEC_UNSCOPED: u8 = 1 << 3;
+/// Names no inode: it concerns the one of the task's innermost scope.
+pub const SPEC_OWN: u8 = 1 << 4;
+/// Counts only for an inode that user space was told about.
+pub const SPEC_KNOWN: u8 = 1 << 5;
+/// Report `FLAG_CACHED` and `FLAG_DIRECT`.
+pub const SPEC_STATE: u8 = 1 << 6;
 
 /// Everything one attached program knows.
 #[repr(C)]
@@ -113,6 +119,10 @@ pub struct HookSpec {
     pub guard: u64,
     /// Payload `c` must have none of these bits.
     pub without: u64,
+    /// If not 0, payload `c` must be this.
+    pub exactly: u64,
+    /// Nanoseconds for which the task is held up after the report; 0 not at all.
+    pub delay: u64,
     /// The inode, and the operation's second inode. For locks `inodes[0]` leads to the lock.
     pub inodes: [Path; 2],
     /// Payload `a`, `b`, `c`.
@@ -147,6 +157,10 @@ pub struct KernelLayout {
     pub dentry_parent: u32,
     /// `dentry.d_name.name`
     pub dentry_name: u32,
+    /// `inode.i_data.nrpages`
+    pub inode_pages: u32,
+    /// `inode.i_dio_count`
+    pub inode_direct: u32,
     /// Zero.
     pub reserved: u32,
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use tracer_ebpf::hook::{
-    Hold, HookSpec, KernelLayout, MAX_DEREFS, Path, Role, SOURCE_NONE, SOURCE_RETURN, SPEC_SIZE,
-    SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_UNSCOPED, Watched,
+    Hold, HookSpec, KernelLayout, MAX_DEREFS, Path, Role, SOURCE_NONE, SOURCE_RETURN, SPEC_KNOWN,
+    SPEC_OWN, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, Watched,
 };
 
 use crate::{
@@ -181,6 +181,8 @@ fn layout(types: &KernelTypes) -> Result<KernelLayout, TypesError> {
         dentry_alias: offset("dentry", "d_u.d_alias")?,
         dentry_parent: offset("dentry", "d_parent")?,
         dentry_name: offset("dentry", "d_name.name")?,
+        inode_pages: offset("inode", "i_data.nrpages")?,
+        inode_direct: offset("inode", "i_dio_count")?,
         reserved: 0,
     })
 }
@@ -251,6 +253,8 @@ fn resolve(
             reserved: [0; 7],
             guard: hook.guard,
             without: hook.without,
+            exactly: hook.exactly,
+            delay: 0,
             inodes: [way(hook.inode)?, way(hook.second)?],
             payload: [
                 way(hook.payload[0])?,
@@ -274,14 +278,21 @@ fn role(effect: Effect) -> Role {
         Effect::Leave(_) => Role::Leave,
         Effect::Lock(_) => Role::Lock,
         Effect::TaskExit => Role::Exit,
-        Effect::Invalidate(_)
+        Effect::Invalidate(..)
         | Effect::LayoutScan(_)
         | Effect::ChangeExtents(_)
+        | Effect::ConvertExtents(_)
         | Effect::Install(_)
         | Effect::EntryLock(_)
         | Effect::Resource(..)
         | Effect::LayoutWait
         | Effect::UpdateTime
+        | Effect::DrainDirect
+        | Effect::DaxWrite
+        | Effect::Allocate(..)
+        | Effect::MapExtent
+        | Effect::Zero
+        | Effect::Evict
         | Effect::Note => Role::Act,
     }
 }
@@ -314,6 +325,10 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Lock(_) | Effect::EntryLock(_) | Effect::TaskExit => 0,
         // Its scope would be opened by what it stands in for.
         Effect::Note => SPEC_UNSCOPED,
+        Effect::Evict => SPEC_UNSCOPED | SPEC_KNOWN,
+        Effect::Zero => SPEC_OWN,
+        Effect::MapExtent => 0,
+        Effect::ChangeExtents(_) | Effect::ConvertExtents(_) => SPEC_SIZE | SPEC_STATE,
         _ => SPEC_SIZE,
     };
     let stacks = match hook.stacks {

@@ -5,7 +5,7 @@ mod judge_dsl;
 use judge_dsl::*;
 use proptest::prelude::*;
 use tracer::{
-    hooks::{Effect, Entry, Install, LockAction},
+    hooks::{Effect, Install, LockAction},
     judge::{Judge, Verdict},
 };
 
@@ -67,23 +67,7 @@ impl Work {
                 steps.push(release(inode, IRwsem, Excl));
                 steps
             }
-            Self::Swap => vec![
-                enter(Entry::SwapExtents, A),
-                enter(Entry::SwapExtents, B).second(),
-                acquire(A, IRwsem, Excl),
-                acquire(B, IRwsem, Excl),
-                acquire(A, InvalidateLock, Excl),
-                acquire(B, InvalidateLock, Excl),
-                drop_range(A, 0, u64::MAX),
-                drop_range(B, 0, u64::MAX),
-                change_all(A),
-                change_all(B),
-                release(A, InvalidateLock, Excl),
-                release(B, InvalidateLock, Excl),
-                release(A, IRwsem, Excl),
-                release(B, IRwsem, Excl),
-                leave(Entry::SwapExtents, A),
-            ],
+            Self::Swap => swap(),
             Self::Fault { inode, page, how } => fault(inode, page, how),
             Self::NestedFault { inode, page } => {
                 let steps = fault(inode, page, Install::PteWrite);

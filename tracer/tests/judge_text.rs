@@ -16,7 +16,7 @@ fn mutated() -> Report {
     recorder.introduce(712, "mmap");
     let mut op = fallocate(A, PUNCH, OFFSET, OFFSET);
     op.insert(4, release(A, InvalidateLock, Excl));
-    op.remove(9);
+    op.remove(10);
     recorder.run(711, op[..6].to_vec());
     recorder.run(712, fault(A, 17, Install::PteWrite));
     recorder.run(711, op[6..].to_vec());

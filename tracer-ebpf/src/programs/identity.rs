@@ -42,6 +42,25 @@ pub fn size(inode: u64) -> u64 {
     peek::<u64>(inode + u64::from(frozen(&LAYOUT.inode_size))).unwrap_or(0)
 }
 
+/// `i_data.nrpages`: pages of the page cache, or DAX entries.
+#[inline(always)]
+pub fn pages(inode: u64) -> u64 {
+    peek::<u64>(inode + u64::from(frozen(&LAYOUT.inode_pages))).unwrap_or(0)
+}
+
+/// `i_dio_count`: direct I/O in flight.
+#[inline(always)]
+pub fn direct_io(inode: u64) -> u32 {
+    peek::<u32>(inode + u64::from(frozen(&LAYOUT.inode_direct))).unwrap_or(0)
+}
+
+/// True if user space was told about `inode`, or about the file that its address stood for before.
+#[inline(always)]
+pub fn introduced(inode: u64) -> bool {
+    // SAFETY: only asked whether it is there.
+    unsafe { INODES.get(inode) }.is_some()
+}
+
 /// Tells user space which file `inode` is, if that is news.
 #[inline(always)]
 pub fn introduce(task: *mut Task, inode: u64, device: u32) {

@@ -1,17 +1,23 @@
 //! The roles that a hook can play.
 
 use tracer_ebpf::{
-    event::{Event, FLAG_SCOPE_OVERFLOW, FLAG_SECOND_INODE, FLAG_UNGUARDED, Head, lost},
-    hook::{HookSpec, Role, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_UNSCOPED, Success},
+    event::{
+        Event, FLAG_CACHED, FLAG_DIRECT, FLAG_SCOPE_OVERFLOW, FLAG_SECOND_INODE, FLAG_UNGUARDED,
+        Head, lost,
+    },
+    hook::{
+        HookSpec, Role, SPEC_KNOWN, SPEC_OWN, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED,
+        SPEC_STATE, SPEC_UNSCOPED, Success,
+    },
 };
 
 use crate::{
     args::Args,
-    identity::{introduce, size, watched},
+    identity::{direct_io, introduce, introduced, pages, size, watched},
     ring::{TASKS, count_lost, publish, stack},
     scope::{
         FRAMES, Frame, SLOTS, Task, concern, current, frame, holds, known, known_or_new,
-        lock_owner, next_seq, slot,
+        lock_owner, next_seq, own, slot,
     },
     spec::{SPEC, follow, frozen},
 };
@@ -94,7 +100,10 @@ macro_rules! payload {
 #[inline(always)]
 fn passes_guard(c: u64) -> bool {
     let guard = frozen(&SPEC.guard);
-    (guard == 0 || c & guard != 0) && c & frozen(&SPEC.without) == 0
+    let exactly = frozen(&SPEC.exactly);
+    (guard == 0 || c & guard != 0)
+        && c & frozen(&SPEC.without) == 0
+        && (exactly == 0 || c == exactly)
 }
 
 #[inline(always)]
@@ -124,21 +133,23 @@ fn enter(args: &impl Args) -> Option<()> {
         if (*task).depth == 0 {
             (*task).slots = 0;
         }
+        let slots_before = (*task).slots;
+        let slot = concern(task, inode, bounds);
+        if slot.is_none() {
+            flags |= FLAG_SCOPE_OVERFLOW;
+        }
         let depth = (*task).depth as usize;
         if depth < FRAMES {
             *frame(task, depth) = Frame {
                 hook: frozen(&SPEC.id),
-                slots_before: (*task).slots,
-                reserved: 0,
+                slots_before,
+                slot: slot.unwrap_or(SLOTS as u8),
             };
             (*task).depth = depth as u8 + 1;
         } else {
             count_lost(lost::SCOPE);
             flags |= FLAG_SCOPE_OVERFLOW;
         }
-    }
-    if !concern(task, inode, bounds) {
-        flags |= FLAG_SCOPE_OVERFLOW;
     }
     introduce(task, inode, device);
     let stack = sampled_stack(args, task);
@@ -159,7 +170,7 @@ fn enter(args: &impl Args) -> Option<()> {
         return None;
     }
     let (device, bounds) = watched(second)?;
-    if !concern(task, second, bounds) {
+    if concern(task, second, bounds).is_none() {
         flags |= FLAG_SCOPE_OVERFLOW;
     }
     introduce(task, second, device);
@@ -191,14 +202,8 @@ fn leave(args: &impl Args) -> Option<()> {
         if closed.hook != frozen(&SPEC.pair) {
             return None;
         }
+        let inode = own(task).unwrap_or(0);
         (*task).depth = depth as u8 - 1;
-        let first = closed.slots_before as usize;
-        // The frame's inode sits in its first slot, unless an outer operation had it already.
-        let inode = if first < SLOTS && first < (*task).slots as usize {
-            (*slot(task, first)).inode
-        } else {
-            0
-        };
         (*task).slots = closed.slots_before;
         inode
     };
@@ -267,6 +272,9 @@ fn act(args: &impl Args) -> Option<()> {
     let task = if frozen(&SPEC.flags) & SPEC_UNSCOPED != 0 {
         let inode = payload!(args, inodes, 0)?;
         let (device, _) = watched(inode)?;
+        if frozen(&SPEC.flags) & SPEC_KNOWN != 0 && !introduced(inode) {
+            return None;
+        }
         let task = known_or_new()?;
         introduce(task, inode, device);
         task
@@ -285,7 +293,11 @@ fn act(args: &impl Args) -> Option<()> {
     if !passes_guard(c) {
         return None;
     }
-    let inode = payload!(args, inodes, 0)?;
+    let inode = if frozen(&SPEC.flags) & SPEC_OWN != 0 {
+        own(task)?
+    } else {
+        payload!(args, inodes, 0)?
+    };
     let held = match holds(task, inode) {
         Some(held) => held,
         None if frozen(&SPEC.flags) & SPEC_UNSCOPED != 0 => 0,
@@ -309,11 +321,26 @@ fn act(args: &impl Args) -> Option<()> {
             b: payload!(args, payload, 1).unwrap_or(0),
             c,
             size: sized(inode),
-            flags: if unguarded { FLAG_UNGUARDED } else { 0 },
+            flags: if unguarded { FLAG_UNGUARDED } else { 0 } | state(inode),
             stack,
         },
     );
     None
+}
+
+/// What else the spec asks for about the file.
+#[inline(always)]
+fn state(inode: u64) -> u8 {
+    if frozen(&SPEC.flags) & SPEC_STATE == 0 {
+        return 0;
+    }
+    let cached = if pages(inode) != 0 { FLAG_CACHED } else { 0 };
+    let direct = if direct_io(inode) != 0 {
+        FLAG_DIRECT
+    } else {
+        0
+    };
+    cached | direct
 }
 
 #[inline(always)]
@@ -323,5 +350,5 @@ fn exit() -> Option<()> {
     None
 }
 
-const _: () = assert!(size_of::<HookSpec>() == 32 + 8 * size_of::<tracer_ebpf::Path>());
+const _: () = assert!(size_of::<HookSpec>() == 48 + 8 * size_of::<tracer_ebpf::Path>());
 const _: () = assert!(size_of::<tracer_ebpf::Path>() == 24);

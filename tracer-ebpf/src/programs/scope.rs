@@ -21,7 +21,8 @@ pub const SLOTS: usize = 6;
 pub struct Frame {
     pub hook: u16,
     pub slots_before: u8,
-    pub reserved: u8,
+    /// Where the operation's inode is among the slots.
+    pub slot: u8,
 }
 
 #[repr(C)]
@@ -47,7 +48,7 @@ pub struct Task {
 const NO_FRAME: Frame = Frame {
     hook: 0,
     slots_before: 0,
-    reserved: 0,
+    slot: 0,
 };
 const NO_SLOT: Slot = Slot {
     inode: 0,
@@ -142,9 +143,10 @@ pub fn next_seq(task: *mut Task) -> u32 {
     }
 }
 
-/// Adds `inode` to the task's scope unless it is there. False when the scope is full.
+/// Adds `inode` to the task's scope unless it is there, and says in which slot; `None` when the scope
+/// is full.
 #[inline(always)]
-pub fn concern(task: *mut Task, inode: u64, bounds: Watched) -> bool {
+pub fn concern(task: *mut Task, inode: u64, bounds: Watched) -> Option<u8> {
     // SAFETY: `task` is a live map value; indexes are below SLOTS.
     unsafe {
         let used = (*task).slots as usize;
@@ -158,16 +160,30 @@ pub fn concern(task: *mut Task, inode: u64, bounds: Watched) -> bool {
                     reserved: 0,
                 };
                 (*task).slots = i as u8 + 1;
-                return true;
+                return Some(i as u8);
             }
             if (*slot(task, i)).inode == inode {
-                return true;
+                return Some(i as u8);
             }
             i += 1;
         }
     }
     count_lost(lost::SCOPE);
-    false
+    None
+}
+
+/// The inode of the task's innermost operation.
+#[inline(always)]
+pub fn own(task: *mut Task) -> Option<u64> {
+    // SAFETY: as above; the indexes are checked.
+    unsafe {
+        let depth = (*task).depth as usize;
+        if depth == 0 || depth > FRAMES {
+            return None;
+        }
+        let index = (*frame(task, depth - 1)).slot as usize;
+        (index < SLOTS).then(|| (*slot(task, index)).inode)
+    }
 }
 
 /// The mode in which the task holds `inode`'s exclusion lock: 0 none, 1 shared, 2 exclusive;

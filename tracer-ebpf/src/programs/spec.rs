@@ -20,6 +20,8 @@ pub static SPEC: HookSpec = HookSpec {
     reserved: [0; 7],
     guard: 0,
     without: 0,
+    exactly: 0,
+    delay: 0,
     inodes: [Path::NONE; 2],
     payload: [Path::NONE; 3],
     second: [Path::NONE; 3],
@@ -39,6 +41,8 @@ pub static LAYOUT: KernelLayout = KernelLayout {
     dentry_alias: 0,
     dentry_parent: 0,
     dentry_name: 0,
+    inode_pages: 0,
+    inode_direct: 0,
     reserved: 0,
 };
 

@@ -1,13 +1,20 @@
 //! ext4: entry points of fs/ext4/{file,inode}.c, extent changes of fs/ext4/{extents,indirect,ioctl}.c.
 
 use super::{
-    Effect, Entry, Filesystem, FilesystemKind, Hook, LockClass, Mode, Side, Span, Stacks, Step,
-    Target, arg, arg32,
-    generic::{fault_enter, fault_leave},
+    Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockClass, Mode, Side, Span, Stacks,
+    Step, Target, arg, arg32,
+    generic::{fault_enter, fault_leave, transfer_enter, transfer_leave},
 };
 
 /// fs/ext4/ext4.h: EXT4_GET_BLOCKS_CONVERT_UNWRITTEN, written blocks become unwritten.
 const CONVERT_UNWRITTEN: u64 = 0x100;
+
+/// fs/ext4/ext4.h: EXT4_MAP_NEW, EXT4_MAP_UNWRITTEN (include/linux/buffer_head.h: BH_New, BH_Unwritten)
+const MAP_NEW: u64 = 1 << 5;
+const MAP_UNWRITTEN: u64 = 1 << 11;
+/// include/uapi/linux/ext4.h: EXT4_IOC_SWAP_BOOT, `_IO('f', 17)`
+const SWAP_BOOT: u64 = 0x6611;
+const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
 
 const fn changes(function: &'static str, span: Span, group: &'static str) -> Hook {
     Hook::new(
@@ -23,6 +30,7 @@ pub const TABLE: Filesystem = Filesystem {
     kind: FilesystemKind::Ext4,
     module: "ext4",
     inode: ("ext4_inode_info", "vfs_inode"),
+    extent_lock: LockClass::IDataSem,
     locks: &[
         (LockClass::IDataSem, "ext4_inode_info", "i_data_sem"),
         (LockClass::XattrSem, "ext4_inode_info", "xattr_sem"),
@@ -39,6 +47,58 @@ pub const TABLE: Filesystem = Filesystem {
             Entry::PageMkwrite,
             "ext4/page-mkwrite-end",
         ),
+        transfer_enter("ext4_file_read_iter", Entry::Read, "ext4/read"),
+        transfer_leave("ext4_file_read_iter", Entry::Read, "ext4/read-end"),
+        transfer_enter("ext4_file_write_iter", Entry::Write, "ext4/write"),
+        transfer_leave("ext4_file_write_iter", Entry::Write, "ext4/write-end"),
+        // ext4_ioctl(filp, cmd, arg); swap_inode_boot_loader is inlined
+        Hook::new(
+            Target::Function("ext4_ioctl", Side::Entry),
+            Effect::Enter(Entry::SwapBoot),
+            "ext4/swap-boot",
+        )
+        .inode(arg(0, FILE))
+        .payload(None, None, Some(arg32(1)))
+        .exactly(SWAP_BOOT),
+        Hook::new(
+            Target::Function("ext4_ioctl", Side::Return),
+            Effect::Leave(Entry::SwapBoot),
+            "ext4/swap-boot-end",
+        ),
+        // ext4_move_extents(o_filp, d_filp, orig_blk, donor_blk, len, moved_len)
+        Hook::new(
+            Target::Function("ext4_move_extents", Side::Entry),
+            Effect::Enter(Entry::MoveExtents),
+            "ext4/move-extents",
+        )
+        .inode(arg(0, FILE))
+        .payload(Some(arg(2, &[])), Some(arg(4, &[])), None)
+        .second(arg(1, FILE), [Some(arg(3, &[])), Some(arg(4, &[])), None]),
+        Hook::new(
+            Target::Function("ext4_move_extents", Side::Return),
+            Effect::Leave(Entry::MoveExtents),
+            "ext4/move-extents-end",
+        ),
+        // swap_inode_data(inode1, inode2): both whole block maps
+        changes("swap_inode_data", Span::Whole, "ext4/swap-data").inode(arg(0, &[])),
+        // ext4_swap_extents(handle, inode1, inode2, lblk1, lblk2, count, unwritten, erp)
+        changes("ext4_swap_extents", Span::Blocks, "ext4/swap-extents")
+            .inode(arg(1, &[]))
+            .payload(Some(arg32(3)), Some(arg32(5)), None),
+        // ext4_map_blocks(handle, inode, map, flags)
+        Hook::new(
+            Target::Function("ext4_map_blocks", Side::Return),
+            Effect::Allocate(Span::Blocks, Fresh::Said),
+            "ext4/allocate",
+        )
+        .inode(arg(1, &[]))
+        .payload(
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_flags")])),
+        )
+        .guard(MAP_NEW)
+        .without(MAP_UNWRITTEN),
         // ext4_ext_remove_space(inode, start, end), last block included
         changes(
             "ext4_ext_remove_space",
@@ -60,13 +120,18 @@ pub const TABLE: Filesystem = Filesystem {
             .inode(arg(0, &[]))
             .payload(Some(arg32(2)), Some(arg32(3)), None),
         // ext4_map_blocks(handle, inode, map, flags)
-        changes("ext4_map_blocks", Span::Blocks, "ext4/convert-unwritten")
-            .inode(arg(1, &[]))
-            .payload(
-                Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
-                Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
-                Some(arg32(3)),
-            )
-            .guard(CONVERT_UNWRITTEN),
+        Hook::new(
+            Target::Function("ext4_map_blocks", Side::Entry),
+            Effect::ConvertExtents(Span::Blocks),
+            "ext4/convert-unwritten",
+        )
+        .stacks(Stacks::Always, Some(Mode::Excl))
+        .inode(arg(1, &[]))
+        .payload(
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
+            Some(arg32(3)),
+        )
+        .guard(CONVERT_UNWRITTEN),
     ],
 };

@@ -2,12 +2,16 @@
 
 use super::{
     Effect, Entry, EntryAction, Hook, Install, Mode, Side, Span, Stacks, Step, Success, Target,
-    Way, arg, arg32, ret,
+    Teardown, Way, arg, arg32, ret,
 };
 
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
 const DENTRY: &[Step] = &[Step::Deref("dentry", "d_inode")];
 const MAPPING: &[Step] = &[Step::Deref("address_space", "host")];
+const KIOCB: &[Step] = &[
+    Step::Deref("kiocb", "ki_filp"),
+    Step::Deref("file", "f_inode"),
+];
 const VMA: &[Step] = &[
     Step::Deref("vm_area_struct", "vm_file"),
     Step::Deref("file", "f_inode"),
@@ -56,6 +60,22 @@ pub(super) const fn fault_enter(function: &'static str, at: Entry, group: &'stat
         )
 }
 
+/// `file_operations.read_iter` and `.write_iter`: `fn(struct kiocb *, struct iov_iter *)`.
+pub(super) const fn transfer_enter(function: &'static str, at: Entry, group: &'static str) -> Hook {
+    Hook::new(entry(function), Effect::Enter(at), group)
+        .inode(arg(0, KIOCB))
+        .payload(
+            Some(arg(0, &[Step::Read("kiocb", "ki_pos")])),
+            Some(arg(1, &[Step::Read("iov_iter", "count")])),
+            Some(arg(0, &[Step::Read("kiocb", "ki_flags")])),
+        )
+}
+
+/// The end of [`transfer_enter`].
+pub(super) const fn transfer_leave(function: &'static str, at: Entry, group: &'static str) -> Hook {
+    Hook::new(exit(function), Effect::Leave(at), group)
+}
+
 /// The end of [`fault_enter`].
 pub(super) const fn fault_leave(function: &'static str, at: Entry, group: &'static str) -> Hook {
     Hook::new(exit(function), Effect::Leave(at), group)
@@ -96,7 +116,7 @@ pub const HOOKS: &[Hook] = &[
     .inode(arg(1, DENTRY)),
     Hook::new(
         entry("truncate_pagecache"),
-        Effect::Invalidate(Span::FromByte),
+        Effect::Invalidate(Span::FromByte, Teardown::Both),
         "invalidate/truncate",
     )
     .inode(arg(0, &[]))
@@ -104,7 +124,7 @@ pub const HOOKS: &[Hook] = &[
     .stacks(Stacks::Sampled, Some(Mode::Excl)),
     Hook::new(
         entry("truncate_pagecache_range"),
-        Effect::Invalidate(Span::BytesInclusive),
+        Effect::Invalidate(Span::BytesInclusive, Teardown::Both),
         "invalidate/range",
     )
     .inode(arg(0, &[]))
@@ -112,11 +132,58 @@ pub const HOOKS: &[Hook] = &[
     .stacks(Stacks::Sampled, Some(Mode::Excl)),
     Hook::new(
         entry("invalidate_inode_pages2_range"),
-        Effect::Invalidate(Span::PagesInclusive),
+        Effect::Invalidate(Span::PagesInclusive, Teardown::Both),
         "invalidate/pages2",
     )
     .inode(arg(0, MAPPING))
     .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+    Hook::new(
+        entry("unmap_mapping_range"),
+        Effect::Invalidate(Span::BytesZeroToEnd, Teardown::Unmap),
+        "invalidate/unmap",
+    )
+    .inode(arg(0, MAPPING))
+    .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+    Hook::new(
+        entry("unmap_mapping_pages"),
+        Effect::Invalidate(Span::Pages, Teardown::Unmap),
+        "invalidate/unmap-pages",
+    )
+    .inode(arg(0, MAPPING))
+    .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+    Hook::new(
+        entry("truncate_inode_pages_range"),
+        Effect::Invalidate(Span::BytesInclusive, Teardown::Drop),
+        "invalidate/drop",
+    )
+    .inode(arg(0, MAPPING))
+    .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+    // From 6.15 on; breaking layouts then deletes the entries (fs/dax.c:dax_break_layout).
+    Hook::new(
+        entry("dax_delete_mapping_range"),
+        Effect::Invalidate(Span::BytesInclusive, Teardown::Drop),
+        "invalidate/drop",
+    )
+    .inode(arg(0, MAPPING))
+    .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+    Hook::new(
+        entry("truncate_inode_pages_final"),
+        Effect::Evict,
+        "inode/evict",
+    )
+    .inode(arg(0, MAPPING)),
+    Hook::new(exit("inode_dio_wait"), Effect::DrainDirect, "dio/wait").inode(arg(0, &[])),
+    // fs/dax.c:dax_iomap_rw(iocb, iter, ops)
+    Hook::new(entry("dax_iomap_rw"), Effect::DaxWrite, "dax/write")
+        .inode(arg(0, KIOCB))
+        .payload(
+            Some(arg(0, &[Step::Read("kiocb", "ki_pos")])),
+            Some(arg(1, &[Step::Read("iov_iter", "count")])),
+            None,
+        ),
+    // Zeroes for blocks that a filesystem hands out as written ones (XFS_BMAPI_ZERO,
+    // EXT4_GET_BLOCKS_ZERO); the block device does not say whose they are.
+    Hook::new(entry("blkdev_issue_zeroout"), Effect::Zero, "blocks/zero"),
     Hook::new(
         exit("dax_layout_busy_page_range"),
         Effect::LayoutScan(Span::BytesInclusive),

@@ -173,6 +173,34 @@ pub enum EntryAction {
     Release,
 }
 
+/// What becomes of a span that is invalidated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Teardown {
+    /// Translations go; pages and DAX entries stay (`unmap_mapping_*`).
+    Unmap,
+    /// Pages and DAX entries go; translations of DAX entries stay (`truncate_inode_pages_range`
+    /// unmaps page-cache folios only, mm/truncate.c:truncate_cleanup_folio).
+    Drop,
+    /// Both.
+    Both,
+}
+
+impl Teardown {
+    /// True if no translation of the span is left, in a file that is a DAX file or not.
+    pub fn unmaps(self, dax: bool) -> bool {
+        match self {
+            Self::Unmap | Self::Both => true,
+            Self::Drop => !dax,
+        }
+    }
+
+    /// True if no page or DAX entry of the span is left.
+    pub fn drops(self) -> bool {
+        matches!(self, Self::Drop | Self::Both)
+    }
+}
+
 /// How payload `a`, `b` name bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -268,8 +296,14 @@ pub enum Entry {
     Reflink,
     /// FIDEDUPERANGE, as `Reflink`.
     Dedupe,
-    /// EXT4_IOC_SWAP_BOOT
+    /// EXT4_IOC_SWAP_BOOT: the boot loader's inode is not named.
     SwapBoot,
+    /// EXT4_IOC_MOVE_EXT: two inodes.
+    MoveExtents,
+    /// `file_operations.read_iter`: `a` offset, `b` length, `c` IOCB_*.
+    Read,
+    /// `file_operations.write_iter`, payload as `Read`.
+    Write,
     /// `vm_ops.fault` and `.huge_fault`: `a` page offset, `b` address, `c` FAULT_FLAG_*.
     Fault,
     /// `vm_ops.page_mkwrite`, payload as `Fault`.
@@ -310,12 +344,26 @@ pub enum Effect {
     /// A lock of a known inode: `a` its offset from the inode, `b` its address.
     Lock(LockAction),
     /// Cached pages and translations of the span are dropped, or about to be.
-    Invalidate(Span),
+    Invalidate(Span, Teardown),
+    /// `inode_dio_wait` returned: no direct I/O to the file is in flight.
+    DrainDirect,
+    /// Bytes of a DAX file are about to be written by the CPU: `a` offset.
+    DaxWrite,
+    /// Blocks of the span became the file's, as written ones.
+    Allocate(Span, Fresh),
+    /// An extent came into the map that faults read.
+    MapExtent,
+    /// Blocks were overwritten with zeroes.
+    Zero,
+    /// The inode goes: nobody has it open or mapped.
+    Evict,
     /// `dax_layout_busy_page_range` returned: no page of the span is pinned if `c` is 0. It also
     /// unmapped the span.
     LayoutScan(Span),
-    /// Mapped extents of the span are about to be removed, moved or converted.
+    /// Mapped extents of the span are about to be removed, moved or converted, under the extent lock.
     ChangeExtents(Span),
+    /// The same, by a function that takes the extent lock itself.
+    ConvertExtents(Span),
     /// The lock of the DAX entry at page offset `a` (fs/dax.c).
     EntryLock(EntryAction),
     /// A translation was installed: `a` pfn, `b` address, `c` the function's return value.
@@ -331,6 +379,16 @@ pub enum Effect {
     TaskExit,
     /// Something seen with bounds too wide to judge; counted only.
     Note,
+}
+
+/// How sure it is that allocation brought new blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fresh {
+    /// The function says so.
+    Said,
+    /// Only if the extent map grew meanwhile; else another task had allocated them.
+    IfMapped,
 }
 
 /// A row's way from an argument to a value, by names; resolved against BTF.
@@ -430,6 +488,8 @@ pub struct Hook {
     pub guard: u64,
     /// Payload `c` must have none of these bits.
     pub without: u64,
+    /// If not 0, payload `c` must be this.
+    pub exactly: u64,
     /// When a return-side hit counts.
     pub success: Success,
     /// When a stack is taken.
@@ -453,6 +513,7 @@ impl Hook {
             second_payload: [None; 3],
             guard: 0,
             without: 0,
+            exactly: 0,
             success: Success::Always,
             stacks: Stacks::Unguarded,
             needs: None,
@@ -488,6 +549,12 @@ impl Hook {
     /// Bits of which payload `c` must have none.
     pub const fn without(mut self, bits: u64) -> Self {
         self.without = bits;
+        self
+    }
+
+    /// What payload `c` must be.
+    pub const fn exactly(mut self, value: u64) -> Self {
+        self.exactly = value;
         self
     }
 
@@ -527,6 +594,8 @@ pub struct Filesystem {
     pub module: &'static str,
     /// The filesystem's inode type and the VFS inode embedded in it.
     pub inode: (&'static str, &'static str),
+    /// The lock under which its extent map changes.
+    pub extent_lock: LockClass,
     /// Locks embedded in the filesystem's own inode, besides the VFS's.
     pub locks: &'static [(LockClass, &'static str, &'static str)],
     /// Rows that only this filesystem has.

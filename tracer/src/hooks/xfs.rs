@@ -1,9 +1,9 @@
 //! XFS: entry points of fs/xfs/xfs_file.c, extent changes of fs/xfs/libxfs/xfs_bmap.c.
 
 use super::{
-    Effect, Entry, Filesystem, FilesystemKind, Hook, LockClass, Mode, Side, Span, Stacks, Step,
-    Target, Way, arg, arg32,
-    generic::{fault_enter, fault_leave},
+    Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockClass, Mode, Side, Span, Stacks,
+    Step, Success, Target, Way, arg, arg32,
+    generic::{fault_enter, fault_leave, transfer_enter, transfer_leave},
 };
 
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
@@ -11,10 +11,22 @@ const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
 const fn xfs_inode(index: u8) -> Way {
     arg(index, IP)
 }
+const FILE1: &[Step] = &[
+    Step::Deref("xfs_exchrange", "file1"),
+    Step::Deref("file", "f_inode"),
+];
+const FILE2: &[Step] = &[
+    Step::Deref("xfs_exchrange", "file2"),
+    Step::Deref("file", "f_inode"),
+];
 const IP: &[Step] = &[Step::Into("xfs_inode", "i_vnode")];
 
 /// fs/xfs/libxfs/xfs_bmap.h: XFS_BMAPI_ATTRFORK | XFS_BMAPI_COWFORK; neither fork is visible to faults.
 const OTHER_FORKS: u64 = 1 << 2 | 1 << 8;
+/// The same two as BMAP_ATTRFORK | BMAP_COWFORK of the in-core extent tracepoints.
+const OTHER_FORKS_STATE: u64 = 1 << 8 | 1 << 9;
+/// fs/xfs/libxfs/xfs_types.h: XFS_EXT_UNWRITTEN
+const UNWRITTEN: u64 = 1;
 /// include/linux/fs.h: REMAP_FILE_DEDUP
 const DEDUP: u64 = 1;
 
@@ -41,6 +53,14 @@ const fn remap_enter(at: Entry, group: &'static str) -> Hook {
         )
 }
 
+const fn maps(tracepoint: &'static str, group: &'static str) -> Hook {
+    // (ip, cursor, state, caller_ip)
+    Hook::new(Target::Tracepoint(tracepoint), Effect::MapExtent, group)
+        .inode(xfs_inode(0))
+        .payload(None, None, Some(arg32(2)))
+        .without(OTHER_FORKS_STATE)
+}
+
 /// XFS's own tracepoints: an acquisition is seen before it waits, a release after it is done.
 const fn note(tracepoint: &'static str, group: &'static str) -> Hook {
     Hook::new(Target::Tracepoint(tracepoint), Effect::Note, group)
@@ -53,6 +73,7 @@ pub const TABLE: Filesystem = Filesystem {
     kind: FilesystemKind::Xfs,
     module: "xfs",
     inode: ("xfs_inode", "i_vnode"),
+    extent_lock: LockClass::Ilock,
     locks: &[(LockClass::Ilock, "xfs_inode", "i_lock")],
     hooks: &[
         fault_enter("xfs_filemap_fault", Entry::Fault, "xfs/fault"),
@@ -79,6 +100,10 @@ pub const TABLE: Filesystem = Filesystem {
             Entry::PfnMkwrite,
             "xfs/pfn-mkwrite-end",
         ),
+        transfer_enter("xfs_file_read_iter", Entry::Read, "xfs/read"),
+        transfer_leave("xfs_file_read_iter", Entry::Read, "xfs/read-end"),
+        transfer_enter("xfs_file_write_iter", Entry::Write, "xfs/write"),
+        transfer_leave("xfs_file_write_iter", Entry::Write, "xfs/write-end"),
         remap_enter(Entry::Reflink, "xfs/reflink").without(DEDUP),
         Hook::new(
             exit("xfs_file_remap_range"),
@@ -103,6 +128,48 @@ pub const TABLE: Filesystem = Filesystem {
             Effect::Leave(Entry::SwapExtents),
             "xfs/swapext-end",
         ),
+        // xfs_exchange_range(fxr), from 6.10 on; also XFS_IOC_COMMIT_RANGE
+        Hook::new(
+            entry("xfs_exchange_range"),
+            Effect::Enter(Entry::ExchangeRange),
+            "xfs/exchange",
+        )
+        .inode(arg(0, FILE1))
+        .payload(
+            Some(arg(0, &[Step::Read("xfs_exchrange", "file1_offset")])),
+            Some(arg(0, &[Step::Read("xfs_exchrange", "length")])),
+            None,
+        )
+        .second(
+            arg(0, FILE2),
+            [
+                Some(arg(0, &[Step::Read("xfs_exchrange", "file2_offset")])),
+                Some(arg(0, &[Step::Read("xfs_exchrange", "length")])),
+                None,
+            ],
+        ),
+        Hook::new(
+            exit("xfs_exchange_range"),
+            Effect::Leave(Entry::ExchangeRange),
+            "xfs/exchange-end",
+        ),
+        // xfs_iomap_write_direct(ip, offset_fsb, count_fsb, flags, imap, seq): DAX faults and writes,
+        // direct writes; an unwritten extent exposes nothing.
+        Hook::new(
+            exit("xfs_iomap_write_direct"),
+            Effect::Allocate(Span::Blocks, Fresh::IfMapped),
+            "xfs/allocate",
+        )
+        .inode(xfs_inode(0))
+        .payload(
+            Some(arg(1, &[])),
+            Some(arg(2, &[])),
+            Some(arg(4, &[Step::Read("xfs_bmbt_irec", "br_state")])),
+        )
+        .without(UNWRITTEN)
+        .success(Success::Zero),
+        maps("xfs_iext_insert", "xfs/map-insert"),
+        maps("xfs_bmap_post_update", "xfs/map-update"),
         changes(entry("__xfs_bunmapi"), Span::Blocks, "xfs/bunmapi")
             .inode(xfs_inode(1))
             .payload(
@@ -111,13 +178,22 @@ pub const TABLE: Filesystem = Filesystem {
                 Some(arg32(4)),
             )
             .without(OTHER_FORKS),
+        // xfs_bmap_collapse_extents(tp, ip, next_fsb, shift, done): from *next_fsb on
         changes(
             entry("xfs_bmap_collapse_extents"),
-            Span::Whole,
+            Span::FromBlock,
             "xfs/collapse",
         )
-        .inode(xfs_inode(1)),
-        changes(entry("xfs_bmap_insert_extents"), Span::Whole, "xfs/insert").inode(xfs_inode(1)),
+        .inode(xfs_inode(1))
+        .payload(Some(arg(2, &[Step::Value(8)])), None, None),
+        // xfs_bmap_insert_extents(tp, ip, next_fsb, shift, done, stop_fsb): down to stop_fsb
+        changes(
+            entry("xfs_bmap_insert_extents"),
+            Span::FromBlock,
+            "xfs/insert",
+        )
+        .inode(xfs_inode(1))
+        .payload(Some(arg(5, &[])), None, None),
         // Both forks' owners hold their ILOCKs here; the swap itself may be inlined.
         changes(
             Target::Tracepoint("xfs_swap_extent_before"),

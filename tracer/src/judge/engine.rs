@@ -10,25 +10,28 @@ use tracer_ebpf::{
 use crate::{
     hooks::{
         Effect, Entry, EntryAction, FilesystemKind, Install, LockAction, LockClass, Mode, Span,
+        Teardown,
     },
     judge::{
         coverage::{Coverage, Meeting},
         facts::{Fact, Facts, FaultSeen, OperationSeen, Outcome, WindowSeen},
-        finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
+        finding::{Act, Findings, Key, LockSeen, Party, Role, Strength, Witness},
         hash::Map,
         inode::{Files, InodeIndex, Sample},
         lockset::{Held, Hold, LockSet, Released},
-        operations::{Begun, FaultKind, Operation, begun, installed, vm_fault},
+        operations::{Begun, FAULT_FLAG_WRITE, FaultKind, Operation, begun, installed, vm_fault},
         order::{
             Actor, Doing, Doubts, FreezeSeen, Hold as OrderHold, Leak, Moment, Order, Owner,
             Resource, Wait, judge_freeze, needs_protection,
         },
+        owed::{Broken, Sight, drained, went_on},
         rules::{self, ChangeFacts, Kind, Observed, SeenAt, SizeFacts},
         task::{
-            ChangeScope, FaultScope, Invalidation, Reported, Scope, Subject, Task, TaskId, Tasks,
-            Unknown, doing, stack_id,
+            ChangeScope, FaultScope, FreshBlocks, Invalidation, Reported, Scope, Subject, Task,
+            TaskId, Tasks, Torn, Unknown, doing, stack_id,
         },
-        window::{Breach, Danger, FindingIndex, Installed, ScopeId, Window},
+        translations::{Frame, Owners, Translation},
+        window::{Breach, Danger, Exposure, FindingIndex, Installed, ScopeId, Window},
     },
     trace::meta,
     units::{ByteRange, HookId, Nanos, StackId},
@@ -83,6 +86,10 @@ pub struct Engine {
     pub processes: Map<u32, u32>,
     doubts: Doubts,
     cpus: u32,
+    /// Which page of which file mapped a frame last.
+    pub(super) owners: Owners,
+    /// What the plan's hooks can show.
+    pub sight: Sight,
     started: Nanos,
     scopes: u64,
     /// Time of the latest event.
@@ -106,6 +113,8 @@ impl Engine {
             processes: Map::default(),
             doubts: Doubts::default(),
             cpus: header.cpus,
+            owners: Owners::default(),
+            sight: Sight::new(header),
             started: header.started,
             scopes: 0,
             now: header.started,
@@ -138,6 +147,9 @@ impl Engine {
     /// From here on nothing is known about the task.
     #[cold]
     fn lose(&mut self, task: &mut Task, why: Unknown) {
+        if why == Unknown::Gap {
+            self.forget_translations();
+        }
         self.abandon(task);
         task.unknown = Some(why);
     }
@@ -179,6 +191,12 @@ impl Engine {
             task.expected = 0;
             return;
         }
+        match effect {
+            Effect::Invalidate(span, how) => self.tear_down(span, how, event),
+            Effect::LayoutScan(span) => self.tear_down(span, Teardown::Unmap, event),
+            Effect::Evict => self.tear_down(Span::Whole, Teardown::Both, event),
+            _ => {}
+        }
         if let Some(why) = task.unknown {
             return self.unknown(why, effect);
         }
@@ -186,13 +204,15 @@ impl Engine {
             Effect::Lock(action) => self.lock(task, action, event),
             Effect::Leave(entry) => self.leave(task, entry, event),
             Effect::Install(how) => self.install(task, how, event),
-            Effect::Invalidate(span) => self.invalidate(task, span, event, false),
-            Effect::LayoutScan(span) => {
-                if event.c == 0 {
-                    self.invalidate(task, span, event, true);
-                }
-            }
-            Effect::ChangeExtents(span) => self.change(task, span, event),
+            Effect::Invalidate(span, how) => self.invalidate(task, span, how, event),
+            Effect::LayoutScan(span) => self.scan(task, span, event),
+            Effect::ChangeExtents(span) => self.change(task, span, true, event),
+            Effect::ConvertExtents(span) => self.change(task, span, false, event),
+            Effect::DrainDirect => drained(task, event.inode),
+            Effect::DaxWrite => self.dax_write(task, event),
+            Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
+            Effect::MapExtent => task.fresh.mapped = true,
+            Effect::Zero => task.fresh.zeroed = true,
             Effect::EntryLock(action) => self.entry_lock(task, action, event),
             Effect::Resource(class, action) => self.resource(task, class, action, event),
             Effect::LayoutWait => self.layout_wait(task, event),
@@ -201,13 +221,35 @@ impl Engine {
                     fault.freeze.acted(event.head.flags, moment(event));
                 }
             }
-            Effect::Enter(_) | Effect::TaskExit | Effect::Note => {}
+            Effect::Enter(_) | Effect::TaskExit | Effect::Evict | Effect::Note => {}
+        }
+    }
+
+    /// Takes translations of the span out of the books.
+    fn tear_down(&mut self, span: Span, how: Teardown, event: &Event) {
+        let known = self.files.at(event.inode, Nanos(event.head.time));
+        let Some(file) = known.map(|inode| self.files.get_mut(inode)) else {
+            return;
+        };
+        if file.meta.dax && how.unmaps(true) {
+            let range = span.bytes(event.a, event.b, file.meta.block_bits);
+            file.translations.tear_down(range);
+        }
+    }
+
+    /// After a loss no translation is known to be in place.
+    pub fn forget_translations(&mut self) {
+        for index in self.files.indexes() {
+            self.files.get_mut(index).translations.clear();
         }
     }
 
     #[cold]
     fn unknown(&mut self, why: Unknown, effect: Effect) {
-        if !matches!(effect, Effect::ChangeExtents(_) | Effect::Install(_)) {
+        if !matches!(
+            effect,
+            Effect::ChangeExtents(_) | Effect::ConvertExtents(_) | Effect::Install(_)
+        ) {
             return;
         }
         match why {
@@ -231,6 +273,7 @@ impl Engine {
             // Whatever was unknown or left over ends here: nothing is held at a task's outermost entry.
             self.abandon(task);
             task.unknown = None;
+            task.fresh = FreshBlocks::default();
             if now < self.started {
                 return self.lose(task, Unknown::BeforeStart);
             }
@@ -285,6 +328,7 @@ impl Engine {
                 inode,
                 entered: now,
                 page: event.a,
+                write: event.c & FAULT_FLAG_WRITE != 0,
                 stack: stack_id(head.stack),
                 waiting: None,
                 waited: None,
@@ -294,6 +338,7 @@ impl Engine {
                 reported: false,
                 freeze: FreezeSeen::default(),
                 mapped,
+                stale: None,
             }),
             Begun::Change(operation, destroys) => {
                 self.scopes += 1;
@@ -359,6 +404,7 @@ impl Engine {
             }
             Scope::Change(mut change) => {
                 self.sized(task.id, &task.locks, &mut change, event, SeenAt::Later);
+                self.settle(&mut change);
                 self.end_change(&change, Nanos(event.head.time));
                 self.facts.tell(|| {
                     let (first, second) = &change.subjects;
@@ -531,6 +577,7 @@ impl Engine {
                         at: now,
                     });
                 }
+                went_on(task, class, now);
                 task.locks
                     .acquire(inode, class, mode, now, stack_id(event.head.stack));
                 match class {
@@ -844,6 +891,7 @@ impl Engine {
                 lock: None,
                 stack: None,
                 breaches: Vec::new(),
+                exposures: Vec::new(),
             });
         }
         let window = self.window(inode, id)?;
@@ -851,7 +899,29 @@ impl Engine {
         Some(window)
     }
 
-    fn invalidate(&mut self, task: &mut Task, span: Span, event: &Event, scan: bool) {
+    /// A look for pinned pages: it unmaps what it looks at, and says whether it found one.
+    fn scan(&mut self, task: &mut Task, span: Span, event: &Event) {
+        let found = event.c != 0;
+        if let Some(Scope::Change(change)) = doing(&mut task.scopes)
+            && let Some(subject) = change.subject_mut(event.inode)
+        {
+            let block_bits = self.files.get(subject.inode).meta.block_bits;
+            let range = span.bytes(event.a, event.b, block_bits);
+            subject.torn.pinned = found;
+            if !found {
+                subject.torn.scanned.add(range);
+            }
+        }
+        if !found {
+            self.torn(task, span, Teardown::Unmap, event, true);
+        }
+    }
+
+    fn invalidate(&mut self, task: &mut Task, span: Span, how: Teardown, event: &Event) {
+        self.torn(task, span, how, event, false);
+    }
+
+    fn torn(&mut self, task: &mut Task, span: Span, how: Teardown, event: &Event, scan: bool) {
         let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
             return;
         };
@@ -881,13 +951,24 @@ impl Engine {
                 hold,
                 scan,
             });
+            if how.unmaps(dax) {
+                subject.torn.unmapped.add(range);
+            }
+            if how.drops() {
+                subject.torn.dropped.add(range);
+            }
+            subject.tearing = true;
+        }
+        self.torn_later(change, event.inode);
+        if let Some(window) = self.window(inode, change.id) {
+            window.cover(range);
         }
         if hold.is_some_and(Hold::excludes) && change.destroys(event.inode) {
             self.open_window(task.id, change, event.inode, time);
         }
     }
 
-    fn change(&mut self, task: &mut Task, span: Span, event: &Event) {
+    fn change(&mut self, task: &mut Task, span: Span, under_extent_lock: bool, event: &Event) {
         let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
             return;
         };
@@ -912,6 +993,12 @@ impl Engine {
         if !change.destroys(event.inode) {
             return;
         }
+        self.files.get_mut(inode).changed_by = Some(change.operation);
+        let duties = change.operation.duties();
+        if !duties.exclusion {
+            self.owed(task.id, &task.locks, change, span, under_extent_lock, event);
+            return;
+        }
         // Faults check i_size under the lock (fs/dax.c:dax_iomap_pte_fault): no fault gets at what
         // lies beyond, however the blocks there are treated.
         let block_bits = self.files.get(inode).meta.block_bits;
@@ -919,6 +1006,7 @@ impl Engine {
         let hold = task.locks.find(inode, LockClass::InvalidateLock);
         self.open_window(task.id, change, event.inode, time);
         if range.is_empty() {
+            self.owed(task.id, &task.locks, change, span, under_extent_lock, event);
             return;
         }
         let other_inode = other_inode_locked(change, &task.locks, event.inode);
@@ -930,6 +1018,11 @@ impl Engine {
             from: last.map_or(time, |last| last.time),
             range,
         };
+        let exposure = Exposure {
+            torn: subject.torn_by.unwrap_or(time),
+            changed: time,
+            range,
+        };
         let facts = ChangeFacts {
             now: hold,
             invalidation: last.map(|last| last.hold),
@@ -938,9 +1031,20 @@ impl Engine {
         };
         subject.changed_exclusively |= hold.is_some_and(Hold::excludes);
         self.endanger(inode, change.id, danger, hold, stack);
-        if let Some((kind, observed)) = rules::change(facts) {
-            let breach = (kind, observed, danger, Act::Change);
-            self.breach(task.id, &task.locks, change, breach, event);
+        match rules::change(facts) {
+            Some((kind, observed)) => {
+                let broken = Broken {
+                    kind,
+                    observed,
+                    class: LockClass::InvalidateLock,
+                    act: Act::Change,
+                };
+                self.breach(task.id, &task.locks, change, broken, danger, event);
+                if let Some(window) = self.window(inode, change.id) {
+                    window.expose(exposure);
+                }
+            }
+            None => self.owed(task.id, &task.locks, change, span, under_extent_lock, event),
         }
     }
 
@@ -977,6 +1081,9 @@ impl Engine {
         let stable =
             rwsem.is_some_and(Hold::excludes) || (entry == Entry::SetSize && !subject.rwsem_cycled);
         let hold = locks.find(inode, LockClass::InvalidateLock);
+        if stable && subject.stable_size.is_none() {
+            subject.stable_size = Some(event.size);
+        }
         let before = mem::replace(&mut subject.last_size, stable.then_some(event.size));
         let since = mem::replace(&mut subject.since_size, hold.map(|hold| hold.mode));
         let Some(before) = before.filter(|&before| stable && event.size < before) else {
@@ -1000,33 +1107,42 @@ impl Engine {
             other_inode,
         };
         if let Some((kind, observed)) = rules::size_lowered(facts) {
-            let act = Act::SizeLowered {
-                from: before,
-                to: event.size,
+            let broken = Broken {
+                kind,
+                observed,
+                class: LockClass::InvalidateLock,
+                act: Act::SizeLowered {
+                    from: before,
+                    to: event.size,
+                },
             };
-            self.breach(task, locks, change, (kind, observed, danger, act), event);
+            self.breach(task, locks, change, broken, danger, event);
         }
     }
 
     /// Reports a broken rule, once per operation, inode and rule.
     #[cold]
-    fn breach(
+    pub(super) fn breach(
         &mut self,
         task: TaskId,
         locks: &LockSet,
         change: &mut ChangeScope,
-        (kind, observed, danger, act): (Kind, Observed, Danger, Act),
+        Broken {
+            kind,
+            observed,
+            class,
+            act,
+        }: Broken,
+        danger: Danger,
         event: &Event,
-    ) {
+    ) -> Option<FindingIndex> {
         let (id, operation, entered) = (change.id, change.operation, change.entered);
-        let Some(subject) = change.subject_mut(event.inode) else {
-            return;
-        };
+        let subject = change.subject_mut(event.inode)?;
         let inode = subject.inode;
         if let Some(reported) = subject
             .reported
             .iter()
-            .find(|reported| reported.kind == kind)
+            .find(|reported| (reported.kind, reported.class) == (kind, class))
         {
             let finding = reported.finding;
             self.findings.extend(finding, id, danger.range);
@@ -1036,17 +1152,15 @@ impl Engine {
                 breach.danger = breach.danger.join(danger);
                 breach.witness.range = breach.danger.range;
             }
-            return;
+            return Some(finding);
         }
-        let Some(filesystem) = self.files.get(inode).filesystem else {
-            return;
-        };
+        let filesystem = self.files.get(inode).filesystem?;
         let time = Nanos(event.head.time);
         let key = Key {
             kind,
             filesystem,
             operation,
-            class: LockClass::InvalidateLock,
+            class,
             observed,
             hook: HookId(event.head.hook),
         };
@@ -1072,14 +1186,21 @@ impl Engine {
         };
         let finding = self.findings.add(key, &witness);
         self.facts.tell(|| found(finding, &witness));
-        subject.reported.push(Reported { kind, finding });
-        if let Some(window) = self.window(inode, id) {
+        subject.reported.push(Reported {
+            kind,
+            class,
+            finding,
+        });
+        if class == LockClass::InvalidateLock
+            && let Some(window) = self.window(inode, id)
+        {
             window.breaches.push(Breach {
                 finding,
                 witness,
                 danger,
             });
         }
+        Some(finding)
     }
 
     fn end_change(&mut self, change: &ChangeScope, now: Nanos) {
@@ -1126,6 +1247,9 @@ impl Engine {
         fault.installed = true;
         fault.installed_at = Some(Nanos(event.head.time));
         fault.freeze.acted(event.head.flags, moment(event));
+        if let Some(stale) = fault.stale.take() {
+            self.findings.raise(stale, Strength::Observed);
+        }
         let pages = if how == Install::Pmd {
             fault.kind = FaultKind::Pmd;
             PMD_PAGES
@@ -1144,6 +1268,19 @@ impl Engine {
         // mapping (mm/filemap.c); only page_mkwrite relies on the exclusion lock.
         if how != Install::Mkwrite && !file.meta.dax {
             return;
+        }
+        if how != Install::Mkwrite {
+            let translation = Translation {
+                frame: Frame(event.a),
+                write: fault.write,
+                at: Nanos(event.head.time),
+                task: task.id,
+                operation: fault.operation,
+                stack: stack.or(fault.stack),
+            };
+            for page in Files::pages(fault.page, pages) {
+                self.translated(fault.inode, page, translation);
+            }
         }
         let hold = task.locks.find(fault.inode, LockClass::InvalidateLock);
         let act = if how == Install::Mkwrite {
@@ -1171,6 +1308,7 @@ impl Engine {
         let at = Nanos(event.head.time);
         let mut install = Installed {
             task,
+            frame: (act == Act::Install).then_some(Frame(event.a)),
             operation: fault.operation,
             from: hold.map_or(fault.entered, |hold| hold.since),
             at,
@@ -1212,7 +1350,7 @@ impl Engine {
         (kind, observed, act): (Kind, Observed, Act),
         install: &Installed,
         event: &Event,
-    ) -> Option<Box<(super::window::FindingIndex, Witness)>> {
+    ) -> Option<Box<(FindingIndex, Witness)>> {
         let key = Key {
             kind,
             filesystem: self.files.get(fault.inode).filesystem?,
@@ -1246,6 +1384,10 @@ impl Engine {
     fn end_fault(&mut self, task: TaskId, locks: &LockSet, fault: &FaultScope, event: &Event) {
         let now = Nanos(event.head.time);
         let mut fault = *fault;
+        if event.a & vm_fault::DONE_COW != 0 && event.a & vm_fault::ERROR == 0 {
+            fault.kind = FaultKind::PrivateCopy;
+            fault.installed = true;
+        }
         // page_mkwrite of a page-cache file: the page becomes writable when this says so.
         if fault.operation == Operation::PageMkwrite
             && !fault.installed
@@ -1346,6 +1488,9 @@ fn meet(
             inside = true;
             findings.observe(breach.finding, breach.witness.met_by(install));
         }
+        if window.outlived_by(install) {
+            findings.raise(breach.finding, Strength::Proven);
+        }
     }
     if let (Some(breach), Some(danger)) = (&install.breach, window.danger)
         && install.came_into(danger, window.end())
@@ -1364,7 +1509,7 @@ fn meet(
     }
 }
 
-fn found(finding: FindingIndex, witness: &Witness) -> Fact {
+pub(super) fn found(finding: FindingIndex, witness: &Witness) -> Fact {
     Fact::Found {
         finding,
         task: witness.actor.task,
@@ -1404,6 +1549,8 @@ fn exclusion_acquired(task: &mut Task, inode: InodeIndex, mode: Mode, now: Nanos
                 for subject in std::iter::once(first).chain(second) {
                     if subject.inode == inode {
                         subject.since_size = subject.since_size.max(Some(mode));
+                        // Faults may have come in before.
+                        subject.torn = Torn::default();
                     }
                 }
             }
@@ -1421,6 +1568,7 @@ fn rwsem_cycled(task: &mut Task, inode: InodeIndex) {
                 if subject.inode == inode {
                     subject.last_size = None;
                     subject.rwsem_cycled = true;
+                    subject.drained = false;
                 }
             }
         }

@@ -12,6 +12,7 @@ use crate::{
         rules::{Kind, Observed},
         task::TaskId,
         text::duration,
+        translations::Frame,
         window::{FindingIndex, Installed, ScopeId, Window},
     },
     units::{ByteRange, HookId, Ino, Nanos, Pid, StackId, Tid},
@@ -93,6 +94,17 @@ pub enum Act {
         mode: Mode,
         /// For how long it has waited, nanoseconds.
         for_ns: u64,
+    },
+    /// Bytes of a DAX file were written.
+    Data,
+    /// Blocks were allocated.
+    Allocate,
+    /// A translation stayed.
+    Outlived {
+        /// What it names.
+        frame: Frame,
+        /// Whose that is now, if it was seen.
+        by: Option<InodeIndex>,
     },
 }
 
@@ -401,6 +413,12 @@ impl Findings {
     /// The finding of a key.
     pub fn find(&self, key: Key) -> Option<FindingIndex> {
         self.index.get(&key).copied()
+    }
+
+    /// Raises a finding's strength.
+    pub fn raise(&mut self, index: FindingIndex, strength: Strength) {
+        let record = &mut self.records[index.0 as usize];
+        record.strength = record.strength.max(strength);
     }
 
     /// Every finding, in the order of first occurrence.

@@ -6,7 +6,9 @@ use crate::{
     hooks::{FilesystemKind, LockClass},
     judge::{
         hash::Map,
+        operations::Operation,
         task::TaskId,
+        translations::Translations,
         window::{Installed, Window},
     },
     trace::meta,
@@ -47,6 +49,10 @@ pub struct File {
     pub closed: VecDeque<Window>,
     /// Translations installed, oldest first.
     pub installs: VecDeque<Installed>,
+    /// Translations in place; DAX only.
+    pub translations: Translations,
+    /// The operation that changed extents last.
+    pub changed_by: Option<Operation>,
     /// Latest fault whose stack is known.
     pub fault: Option<Sample>,
     /// Latest extent change whose stack is known.
@@ -63,6 +69,8 @@ impl File {
             open: Vec::new(),
             closed: VecDeque::new(),
             installs: VecDeque::new(),
+            translations: Translations::default(),
+            changed_by: None,
             fault: None,
             change: None,
         }
@@ -268,6 +276,12 @@ impl Files {
             Some((.., path)) => format!("{}/{below}", path.trim_end_matches('/')),
             None => file.meta.path.clone(),
         }
+    }
+
+    /// The pages that a fault on a page of the file maps.
+    pub fn pages(page: u64, pages: u64) -> std::ops::Range<u64> {
+        let first = page - page % pages;
+        first..first + pages
     }
 
     /// The bytes that a fault on a page of the file maps.

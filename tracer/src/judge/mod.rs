@@ -7,6 +7,7 @@
 
 pub mod annotations;
 pub mod coverage;
+pub mod duties;
 mod engine;
 pub mod facts;
 pub mod finding;
@@ -15,12 +16,15 @@ mod inode;
 mod lockset;
 pub mod operations;
 mod order;
+mod owed;
+mod ranges;
 pub mod report;
 pub mod rules;
 mod sentence;
 mod summary;
 mod task;
 pub mod text;
+mod translations;
 mod window;
 
 use tracer_ebpf::Event;
@@ -98,6 +102,7 @@ impl Judge {
 
     /// Events that are known to be missing.
     pub fn loss(&mut self, loss: &meta::Loss) {
+        self.engine.forget_translations();
         self.names.losses.push(*loss);
     }
 

@@ -34,6 +34,20 @@ pub enum Operation {
     Dedupe,
     /// EXT4_IOC_SWAP_BOOT
     SwapBoot,
+    /// EXT4_IOC_MOVE_EXT
+    MoveExtents,
+    /// write(2) to a DAX file
+    DaxWrite,
+    /// write(2) with O_DIRECT
+    DirectWrite,
+    /// write(2) through the page cache
+    BufferedWrite,
+    /// read(2) from a DAX file
+    DaxRead,
+    /// read(2) with O_DIRECT
+    DirectRead,
+    /// read(2) through the page cache
+    BufferedRead,
     /// `vm_ops.page_mkwrite`
     PageMkwrite,
     /// `vm_ops.pfn_mkwrite`
@@ -63,7 +77,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 26] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -77,6 +91,13 @@ impl Operation {
         Self::Reflink,
         Self::Dedupe,
         Self::SwapBoot,
+        Self::MoveExtents,
+        Self::DaxWrite,
+        Self::DirectWrite,
+        Self::BufferedWrite,
+        Self::DaxRead,
+        Self::DirectRead,
+        Self::BufferedRead,
         Self::PageMkwrite,
         Self::PfnMkwrite,
         Self::DaxWriteFault,
@@ -94,6 +115,7 @@ impl Operation {
         const SWAPPED: &str = "blocks that are moving to another file";
         const ZEROED: &str = "blocks that are being replaced by zeroes";
         const SHARED: &str = "blocks that are being replaced by shared ones";
+        const COPIED: &str = "blocks that the file no longer owns alone";
         const STALE: &str = "blocks that are no longer the file's";
         match self {
             Self::PunchHole => row("fallocate/PUNCH_HOLE", "removed extents", FREED),
@@ -109,6 +131,13 @@ impl Operation {
             Self::Reflink => row("FICLONERANGE", "replaced extents", SHARED),
             Self::Dedupe => row("FIDEDUPERANGE", "replaced extents", SHARED),
             Self::SwapBoot => row("EXT4_IOC_SWAP_BOOT", "exchanged extents", SWAPPED),
+            Self::MoveExtents => row("EXT4_IOC_MOVE_EXT", "exchanged extents", SWAPPED),
+            Self::DaxWrite => row("dax-write", "replaced extents", COPIED),
+            Self::DirectWrite => row("direct-write", "replaced extents", COPIED),
+            Self::BufferedWrite => row("write", "replaced extents", COPIED),
+            Self::DaxRead => row("dax-read", "read", STALE),
+            Self::DirectRead => row("direct-read", "read", STALE),
+            Self::BufferedRead => row("read", "read", STALE),
             Self::PageMkwrite => row("page_mkwrite", "made writable", STALE),
             Self::PfnMkwrite => row("pfn_mkwrite", "made writable", STALE),
             Self::DaxWriteFault => row("dax-write-fault", "mapped", STALE),
@@ -167,7 +196,10 @@ const FALLOCATE: [(u64, Operation); 6] = [
 ];
 
 /// `FAULT_FLAG_WRITE` (include/linux/mm_types.h).
-const FAULT_FLAG_WRITE: u64 = 1;
+pub const FAULT_FLAG_WRITE: u64 = 1;
+
+/// `IOCB_DIRECT` (include/linux/fs.h).
+const IOCB_DIRECT: u64 = 1 << 17;
 
 /// What began at an entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +225,20 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         Entry::Reflink => Begun::Change(Operation::Reflink, Destroys::Destination),
         Entry::Dedupe => Begun::Change(Operation::Dedupe, Destroys::Destination),
         Entry::SwapBoot => Begun::Change(Operation::SwapBoot, Destroys::Every),
+        Entry::MoveExtents => Begun::Change(Operation::MoveExtents, Destroys::Every),
+        Entry::Read | Entry::Write => {
+            let direct = c & IOCB_DIRECT != 0;
+            match (entry == Entry::Write, dax, direct) {
+                // A page-cache file's blocks are replaced behind the back of its pages, which stay
+                // what faults map.
+                (true, true, _) => Begun::Change(Operation::DaxWrite, Destroys::Every),
+                (true, false, true) => Begun::Change(Operation::DirectWrite, Destroys::Nothing),
+                (true, false, false) => Begun::Change(Operation::BufferedWrite, Destroys::Nothing),
+                (false, true, _) => Begun::Change(Operation::DaxRead, Destroys::Nothing),
+                (false, false, true) => Begun::Change(Operation::DirectRead, Destroys::Nothing),
+                (false, false, false) => Begun::Change(Operation::BufferedRead, Destroys::Nothing),
+            }
+        }
         Entry::PageMkwrite => Begun::Fault(Operation::PageMkwrite, FaultKind::Mkwrite),
         Entry::PfnMkwrite => Begun::Fault(Operation::PfnMkwrite, FaultKind::PteWrite),
         Entry::Fault => match (dax, write) {
@@ -217,11 +263,19 @@ pub enum FaultKind {
     Mkwrite,
     /// A PMD
     Pmd,
+    /// A copy for a private mapping
+    PrivateCopy,
 }
 
 impl FaultKind {
     /// Every kind, in the order of the enum.
-    pub const ALL: [Self; 4] = [Self::PteRead, Self::PteWrite, Self::Mkwrite, Self::Pmd];
+    pub const ALL: [Self; 5] = [
+        Self::PteRead,
+        Self::PteWrite,
+        Self::Mkwrite,
+        Self::Pmd,
+        Self::PrivateCopy,
+    ];
 
     /// The name in coverage tables.
     pub fn name(self) -> &'static str {
@@ -230,6 +284,7 @@ impl FaultKind {
             Self::PteWrite => "pte-write",
             Self::Mkwrite => "mkwrite",
             Self::Pmd => "pmd",
+            Self::PrivateCopy => "private-copy",
         }
     }
 }
@@ -253,6 +308,8 @@ pub mod vm_fault {
     pub const NOPAGE: u64 = 0x100;
     /// The folio is returned locked, for the caller to map.
     pub const LOCKED: u64 = 0x200;
+    /// A private copy was made and mapped.
+    pub const DONE_COW: u64 = 0x1000;
     /// The fault starts over.
     pub const RETRY: u64 = 0x400;
 }

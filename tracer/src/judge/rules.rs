@@ -41,6 +41,18 @@ pub enum Kind {
     Deadlock,
     /// A wait that nobody will end.
     Stall,
+    /// Extents changed whose pages, DAX entries or translations were not torn down.
+    MissingInvalidate,
+    /// They were torn down only after the extents had changed.
+    UnmapOrder,
+    /// Extents of a DAX file changed without a look for pinned pages.
+    LayoutUnbroken,
+    /// Extents changed without waiting for direct I/O.
+    DioUndrained,
+    /// A block became visible before it was zeroed.
+    StaleData,
+    /// A translation outlived the window that should have removed it.
+    StaleTranslation,
 }
 
 /// What a rule says and why.
@@ -54,16 +66,19 @@ pub struct Rule {
     pub summary: &'static str,
     /// Where the kernel says so.
     pub source: &'static str,
+    /// What it asks for, where that is no lock of the finding's class.
+    pub asks: Option<&'static str>,
 }
 
 /// Every rule.
-pub const RULES: [Rule; 15] = [
+pub const RULES: [Rule; 21] = [
     Rule {
         kind: Kind::OpUnprotected,
         name: "op-unprotected",
         summary: "Extents inside EOF are removed, moved or converted without the exclusion lock.",
         source: "mm/filemap.c head comment (i_rwsem, invalidate_lock); fs/xfs/xfs_file.c above \
                  __xfs_filemap_fault; Documentation/filesystems/locking.rst, invalidate_lock",
+        asks: None,
     },
     Rule {
         kind: Kind::FaultUnprotected,
@@ -71,6 +86,7 @@ pub const RULES: [Rule; 15] = [
         summary: "A translation is installed without the exclusion lock, at least shared.",
         source: "fs/ext4/file.c:ext4_dax_huge_fault; fs/xfs/xfs_file.c:xfs_dax_read_fault, \
                  xfs_write_fault; fs/ext4/inode.c:ext4_page_mkwrite",
+        asks: None,
     },
     Rule {
         kind: Kind::WrongMode,
@@ -78,30 +94,35 @@ pub const RULES: [Rule; 15] = [
         summary: "The exclusion lock is held shared where extents change; faults hold it shared too.",
         source: "fs/xfs/xfs_inode.c above xfs_ilock; fs/xfs/xfs_iops.c:xfs_setattr_size asserts \
                  XFS_MMAPLOCK_EXCL",
+        asks: None,
     },
     Rule {
         kind: Kind::PartialLock,
         name: "partial-lock",
         summary: "Of an operation's two inodes only one is locked against page faults.",
         source: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents; mm/filemap.c:filemap_invalidate_lock_two",
+        asks: None,
     },
     Rule {
         kind: Kind::ScopeGap,
         name: "scope-gap",
         summary: "The exclusion lock is taken after the invalidation or dropped before the change.",
         source: "fs/ext4/extents.c:ext4_collapse_range, comment above the page-cache drop",
+        asks: None,
     },
     Rule {
         kind: Kind::StaleAfterRelock,
         name: "stale-after-relock",
         summary: "The exclusion lock is released and retaken between invalidation and change.",
         source: "fs/dax.c:dax_layout_busy_page_range: whoever drops the lock must scan again",
+        asks: None,
     },
     Rule {
         kind: Kind::LockLeak,
         name: "lock-leak",
         summary: "An operation returns with a lock that it took, or releases it in another mode.",
         source: "kernel/locking/rwsem.c: up_read and up_write pair with their acquisitions",
+        asks: None,
     },
     Rule {
         kind: Kind::LockOrder,
@@ -110,12 +131,14 @@ pub const RULES: [Rule; 15] = [
                   documentation, reverses.",
         source: "mm/filemap.c, fs/xfs/xfs_inode.c, fs/ext4/super.c: comments on lock ordering; \
                  kernel/locking/rwsem.c: a queued writer holds off readers",
+        asks: None,
     },
     Rule {
         kind: Kind::TxnOrder,
         name: "txn-order",
         summary: "A journal handle or transaction and a lock are taken in the wrong order.",
         source: "fs/ext4/super.c, \"Lock ordering\"; fs/xfs/xfs_trans.c:xfs_trans_alloc_inode",
+        asks: None,
     },
     Rule {
         kind: Kind::FreezeOrder,
@@ -123,36 +146,89 @@ pub const RULES: [Rule; 15] = [
         summary: "A write fault takes the exclusion lock before freeze protection.",
         source: "fs/xfs/xfs_file.c above the fault handlers: mmap_lock, sb_start_pagefault, \
                  invalidate_lock; fs/ext4/super.c, \"Lock ordering\"",
+        asks: None,
     },
     Rule {
         kind: Kind::FreezeMissing,
         name: "freeze-missing",
         summary: "A write fault makes a page writable without freeze protection.",
         source: "include/linux/fs.h above sb_start_pagefault",
+        asks: None,
     },
     Rule {
         kind: Kind::WaitHoldingLock,
         name: "wait-holding-lock",
         summary: "A task sleeps until page pins go, holding the lock that a pin's holder may need.",
         source: "fs/xfs/xfs_inode.c:xfs_wait_dax_page, fs/ext4/inode.c:ext4_wait_dax_page drop it",
+        asks: None,
     },
     Rule {
         kind: Kind::RecursiveLock,
         name: "recursive-lock",
         summary: "A task takes a lock that it holds; rwsems do not nest, not even for readers.",
         source: "kernel/locking/rwsem.c: a reader waits behind a queued writer",
+        asks: None,
     },
     Rule {
         kind: Kind::Deadlock,
         name: "deadlock",
         summary: "Tasks wait for each other in a cycle.",
         source: "seen",
+        asks: None,
     },
     Rule {
         kind: Kind::Stall,
         name: "stall",
         summary: "A task waits for something that nobody will let go.",
         source: "seen",
+        asks: None,
+    },
+    Rule {
+        kind: Kind::MissingInvalidate,
+        name: "missing-invalidate",
+        summary: "Extents change whose translations, pages or DAX entries were not torn down before.",
+        source: "fs/xfs/xfs_bmap_util.c:xfs_flush_unmap_range; \
+                 fs/ext4/inode.c:ext4_truncate_page_cache_block_range; fs/dax.c: an entry outlives \
+                 its block unless it is deleted",
+        asks: Some("-"),
+    },
+    Rule {
+        kind: Kind::UnmapOrder,
+        name: "unmap-order",
+        summary: "Translations, pages or DAX entries are torn down only after the extents changed.",
+        source: "mm/truncate.c:truncate_pagecache; fs/ext4/inode.c:ext4_punch_hole drops pages first",
+        asks: Some("-"),
+    },
+    Rule {
+        kind: Kind::LayoutUnbroken,
+        name: "layout-unbroken",
+        summary: "Extents of a DAX file change without a look for pinned pages under the same hold.",
+        source: "fs/dax.c:dax_layout_busy_page_range; fs/xfs/xfs_file.c:xfs_break_layouts; \
+                 fs/ext4/inode.c:ext4_break_layouts",
+        asks: None,
+    },
+    Rule {
+        kind: Kind::DioUndrained,
+        name: "dio-undrained",
+        summary: "Extents change without waiting for direct I/O that is in flight.",
+        source: "fs/inode.c:inode_dio_wait; fs/xfs/xfs_file.c:xfs_file_fallocate, comment above the \
+                 wait",
+        asks: Some("i_dio_count"),
+    },
+    Rule {
+        kind: Kind::StaleData,
+        name: "stale-data",
+        summary: "New blocks become a DAX file's as written ones without having been zeroed.",
+        source: "fs/xfs/xfs_iomap.c:xfs_iomap_write_direct (XFS_BMAPI_ZERO); \
+                 fs/ext4/inode.c:ext4_iomap_alloc (EXT4_GET_BLOCKS_CREATE_ZERO)",
+        asks: Some("-"),
+    },
+    Rule {
+        kind: Kind::StaleTranslation,
+        name: "stale-translation",
+        summary: "A translation names a block that is no longer the file's.",
+        source: "fs/dax.c: nothing re-checks a translation once it is installed",
+        asks: Some("-"),
     },
 ];
 
@@ -202,6 +278,26 @@ pub enum Observed {
     Abandoned(Mode),
     /// Waited for longer than anything explains.
     NoProgress,
+    /// Neither translations nor pages or DAX entries were torn down.
+    NotTornDown,
+    /// Translations were torn down, pages or DAX entries kept.
+    NotDropped,
+    /// Pages or DAX entries were dropped, translations kept.
+    NotUnmapped,
+    /// Torn down after the change.
+    TornDownLater,
+    /// Nobody looked for pinned pages under this hold.
+    NotScanned,
+    /// The last look found a pinned page.
+    Pinned,
+    /// Nobody waited for direct I/O under this hold.
+    NotDrained,
+    /// Nothing was zeroed.
+    NotZeroed,
+    /// Installed after the teardown and before the change, and never torn down.
+    Outlived,
+    /// Another file maps the same page frame.
+    TwoOwners,
 }
 
 impl Observed {
@@ -228,6 +324,16 @@ impl Observed {
             Self::Cycle(tasks) => format!("waited for in a cycle of {tasks} tasks"),
             Self::Abandoned(mode) => format!("left {} by a task that has returned", mode.name()),
             Self::NoProgress => "waited for without end".to_owned(),
+            Self::NotTornDown => "neither unmapped nor dropped".to_owned(),
+            Self::NotDropped => "unmapped, but pages or DAX entries kept".to_owned(),
+            Self::NotUnmapped => "pages or DAX entries dropped, but not unmapped".to_owned(),
+            Self::TornDownLater => "torn down after the change".to_owned(),
+            Self::NotScanned => "no look for pinned pages under this hold".to_owned(),
+            Self::Pinned => "a pinned page, and no other look after it".to_owned(),
+            Self::NotDrained => "none".to_owned(),
+            Self::NotZeroed => "not zeroed".to_owned(),
+            Self::Outlived => "installed after the teardown, never torn down".to_owned(),
+            Self::TwoOwners => "mapped writable by one file and by another".to_owned(),
         }
     }
 }
@@ -261,6 +367,56 @@ pub fn change(facts: ChangeFacts) -> Option<(Kind, Observed)> {
         }
         (None, _) if facts.other_inode => Some((Kind::PartialLock, Observed::OtherInode)),
         (None, _) => Some((Kind::OpUnprotected, Observed::Unheld)),
+    }
+}
+
+/// What the task's own program order says about a lock other than the exclusion lock.
+///
+/// `i_rwsem` keeps other operations and direct I/O out, the extent lock keeps readers of the map out.
+pub fn held_exclusively(mode: Option<Mode>) -> Option<(Kind, Observed)> {
+    match mode {
+        Some(Mode::Excl) => None,
+        Some(Mode::Shared) => Some((Kind::WrongMode, Observed::Shared)),
+        None => Some((Kind::OpUnprotected, Observed::Unheld)),
+    }
+}
+
+/// What the task's own program order says about an extent change under the exclusion lock.
+#[derive(Clone, Copy, Debug)]
+pub struct TornFacts {
+    /// The range's translations were torn down under this hold.
+    pub unmapped: bool,
+    /// The range's pages and DAX entries were dropped under this hold.
+    pub dropped: bool,
+    /// The file had pages or DAX entries at the change.
+    pub cached: bool,
+}
+
+/// Judges the teardown before a change. A file without pages or entries has nothing to tear down.
+pub fn torn_down(facts: TornFacts) -> Option<Observed> {
+    match (facts.unmapped, facts.dropped, facts.cached) {
+        (true, true, _) | (_, _, false) => None,
+        (false, false, true) => Some(Observed::NotTornDown),
+        (true, false, true) => Some(Observed::NotDropped),
+        (false, true, true) => Some(Observed::NotUnmapped),
+    }
+}
+
+/// What the task's own program order says about pinned pages before a change.
+#[derive(Clone, Copy, Debug)]
+pub struct LayoutFacts {
+    /// A look over all of the range found no pinned page under this hold.
+    pub scanned: bool,
+    /// The last look found one.
+    pub pinned: bool,
+}
+
+/// Judges the look for pinned pages before a change of a DAX file.
+pub fn layouts(facts: LayoutFacts) -> Option<Observed> {
+    match facts {
+        LayoutFacts { pinned: true, .. } => Some(Observed::Pinned),
+        LayoutFacts { scanned: false, .. } => Some(Observed::NotScanned),
+        LayoutFacts { .. } => None,
     }
 }
 
@@ -319,20 +475,28 @@ pub fn install(now: Option<Hold>, held_earlier: bool) -> Option<(Kind, Observed)
 /// they would have shown cannot happen, or only counts.
 pub fn needed(effect: Effect) -> bool {
     match effect {
-        Effect::Enter(entry) | Effect::Leave(entry) => {
-            !matches!(entry, Entry::ExchangeRange | Entry::SwapBoot)
-        }
+        Effect::Enter(entry) | Effect::Leave(entry) => !matches!(
+            entry,
+            Entry::ExchangeRange | Entry::SwapBoot | Entry::MoveExtents
+        ),
         Effect::Lock(LockAction::Wait)
         | Effect::EntryLock(_)
         | Effect::Resource(..)
         | Effect::LayoutWait
         | Effect::UpdateTime
         | Effect::TaskExit
+        | Effect::Evict
         | Effect::Note => false,
         Effect::Lock(_)
-        | Effect::Invalidate(_)
+        | Effect::Invalidate(..)
         | Effect::LayoutScan(_)
+        | Effect::DrainDirect
+        | Effect::DaxWrite
+        | Effect::Allocate(..)
+        | Effect::MapExtent
+        | Effect::Zero
         | Effect::ChangeExtents(_)
+        | Effect::ConvertExtents(_)
         | Effect::Install(_) => true,
     }
 }

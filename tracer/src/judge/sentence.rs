@@ -20,6 +20,8 @@ pub struct Facts<'a> {
     pub range: Range,
     /// `i_ino`, and the path if it is known: `131 (/mnt/xfs/a)`.
     pub inode: &'a str,
+    /// The inode that has the block now, as `inode`.
+    pub owner: Option<&'a str>,
     /// The other side, if it was seen to overlap: `mmap/712, dax-write-fault`.
     pub met: Option<&'a str>,
     /// Who else takes part, and how: `mmap/712 (dax-write-fault, takes ...)`.
@@ -42,10 +44,16 @@ impl Facts<'_> {
             Kind::RecursiveLock => return self.recursion(),
             Kind::Deadlock => return self.deadlock(),
             Kind::Stall => return self.stall(),
+            Kind::MissingInvalidate | Kind::UnmapOrder => self.teardown(),
+            Kind::LayoutUnbroken => self.layouts(),
+            Kind::DioUndrained => self.direct(),
+            Kind::StaleData => self.stale(),
+            Kind::StaleTranslation => self.outlived(),
             _ => self.change(),
         };
         let met = match (self.met, self.key.operation.is_fault()) {
             (None, _) => String::new(),
+            (Some(who), _) if self.key.kind == Kind::StaleTranslation => format!(" By {who}."),
             (Some(who), false) => format!(" One did map such a page meanwhile: {who}."),
             (Some(who), true) => format!(" Such a change was under way: {who}."),
         };
@@ -71,17 +79,15 @@ impl Facts<'_> {
                     bytes(to)
                 )
             }
-            _ => format!(
-                "{} {} of inode {inode}",
-                self.key.operation.did(),
-                self.span()
-            ),
+            Act::Data => format!("wrote {} of inode {inode}", self.span()),
+            _ => self.did(),
         };
         let how = match self.key.observed {
             Observed::Unheld => format!("without {lock}"),
-            Observed::Shared => {
+            Observed::Shared if self.key.class == LockClass::InvalidateLock => {
                 format!("with {lock} held SHARED, as page faults hold it, not EXCL")
             }
+            Observed::Shared => format!("with {lock} held SHARED, not EXCL"),
             Observed::OtherInode => {
                 format!("without {lock} of that inode, holding only the other inode's")
             }
@@ -95,17 +101,88 @@ impl Facts<'_> {
                 "with {lock} released and retaken since the range was invalidated, without \
                  invalidating it again"
             ),
-            Observed::StillHeld(_)
-            | Observed::ReleasedAs(..)
-            | Observed::Holding(..)
-            | Observed::Waiting(..)
-            | Observed::Cycle(_)
-            | Observed::Abandoned(_)
-            | Observed::NoProgress => String::new(),
+            _ => String::new(),
+        };
+        let risk = match self.key.class {
+            LockClass::IRwsem => {
+                "another operation or direct I/O may run on the file meanwhile".to_owned()
+            }
+            LockClass::Ilock | LockClass::IDataSem => {
+                "a look-up may see the extent map half changed".to_owned()
+            }
+            _ => format!("a page fault may map {}", self.key.operation.fate()),
+        };
+        format!("{did} {how}; {risk}")
+    }
+
+    fn did(&self) -> String {
+        format!(
+            "{} {} of inode {}",
+            self.key.operation.did(),
+            self.span(),
+            self.inode
+        )
+    }
+
+    fn teardown(&self) -> String {
+        let how = match self.key.observed {
+            Observed::TornDownLater => {
+                "before it tore down their translations, pages and DAX entries"
+            }
+            Observed::NotDropped => "with translations unmapped, but pages or DAX entries kept",
+            Observed::NotUnmapped => "with pages or DAX entries dropped, but translations kept",
+            _ => "without tearing down their translations, pages and DAX entries",
         };
         format!(
-            "{did} {how}; a page fault may map {}",
+            "{} {how}; what is mapped or cached names {}",
+            self.did(),
             self.key.operation.fate()
+        )
+    }
+
+    fn layouts(&self) -> String {
+        let how = match self.key.observed {
+            Observed::Pinned => "though the last look found a pinned page",
+            _ => "without a look for pinned pages under its hold of invalidate_lock",
+        };
+        format!(
+            "{} {how}; DMA may still reach {}",
+            self.did(),
+            self.key.operation.fate()
+        )
+    }
+
+    fn direct(&self) -> String {
+        format!(
+            "{} without waiting for direct I/O (inode_dio_wait) under its hold of i_rwsem; I/O in \
+             flight may reach {}",
+            self.did(),
+            self.key.operation.fate()
+        )
+    }
+
+    fn stale(&self) -> String {
+        format!(
+            "allocated {} of inode {} as written blocks that nobody had zeroed; a mapping shows what \
+             they held before",
+            self.span(),
+            self.inode
+        )
+    }
+
+    fn outlived(&self) -> String {
+        let Act::Outlived { frame, .. } = self.act else {
+            return String::new();
+        };
+        let whose = match self.owner {
+            Some(owner) => format!("inode {owner} maps the same frame now"),
+            None => "the block is no longer the file's".to_owned(),
+        };
+        format!(
+            "left a translation of {} of inode {} to page frame {:#x} in place; {whose}",
+            self.span(),
+            self.inode,
+            frame.number()
         )
     }
 

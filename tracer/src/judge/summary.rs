@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    hooks::{Effect, LockAction, Mode},
+    hooks::{Effect, LockAction, LockClass, Mode},
     judge::{
         Judge,
         annotations::{self, ANNOTATIONS, Version},
         finding::{
             Act, Expected, Finding, FindingStack, FindingTask, LockHeld, Party, Range, Record, Role,
         },
+        inode::InodeIndex,
         report::{Annotated, HookReport, Report, SCHEMA, Totals, Verdict},
         rules::{self, Kind},
         sentence::Facts,
@@ -283,7 +284,12 @@ impl<'a> Summary<'a> {
         let engine = &self.judge.engine;
         let file = engine.files.get(record.witness.inode);
         let (sample, role) = match record.key.kind {
-            Kind::LockLeak => return None,
+            Kind::LockLeak
+            | Kind::DioUndrained
+            | Kind::LayoutUnbroken
+            | Kind::StaleData
+            | Kind::StaleTranslation => return None,
+            _ if record.key.class != LockClass::InvalidateLock => return None,
             Kind::FaultUnprotected => {
                 let anywhere = engine.changes[record.key.filesystem as usize];
                 (file.change.or(anywhere)?, Role::SampledChange)
@@ -335,6 +341,17 @@ impl<'a> Summary<'a> {
         Some(format!("{name}/{}, {what}", party.task.tid))
     }
 
+    /// `i_ino`, and the path if it is known.
+    fn named(&self, inode: InodeIndex) -> String {
+        let files = &self.judge.engine.files;
+        let (ino, path) = (files.get(inode).meta.ino, files.path(inode));
+        if path.is_empty() {
+            ino.to_string()
+        } else {
+            format!("{ino} ({path})")
+        }
+    }
+
     fn finding(&self, record: &Record) -> Finding {
         let engine = &self.judge.engine;
         let witness = &record.witness;
@@ -356,11 +373,7 @@ impl<'a> Summary<'a> {
             .filter(|party| !matches!(party.role, Role::Took { .. }))
             .map(|party| self.party(party))
             .collect();
-        let named = if path.is_empty() {
-            file.ino.to_string()
-        } else {
-            format!("{} ({path})", file.ino)
-        };
+        let named = self.named(witness.inode);
         let met = witness.other.map(|other| {
             let name = self.who(other.task).map_or("task", |who| who.name.as_str());
             match other.role {
@@ -375,11 +388,16 @@ impl<'a> Summary<'a> {
             .iter()
             .filter_map(|party| self.takes_part(party))
             .collect();
+        let owner = match witness.act {
+            Act::Outlived { by: Some(by), .. } => Some(self.named(by)),
+            _ => None,
+        };
         let facts = Facts {
             key,
             act: witness.act,
             range,
             inode: &named,
+            owner: owner.as_deref(),
             met: met.as_deref(),
             others: &others,
             strength: record.strength,
@@ -404,10 +422,11 @@ impl<'a> Summary<'a> {
                 })
                 .collect(),
             expected: Expected {
-                class: key.class.name(),
+                class: key.kind.rule().asks.unwrap_or(key.class.name()),
                 mode: match (key.kind, witness.act) {
                     (Kind::LockLeak, _) => None,
                     (kind, _) if kind.is_about_order() => None,
+                    (kind, _) if kind.rule().asks.is_some() => None,
                     (_, Act::Install | Act::Mkwrite) => Some(Mode::Shared),
                     _ => Some(Mode::Excl),
                 },

@@ -3,15 +3,17 @@
 use crate::{
     hooks::{Entry, LockClass, Mode},
     judge::{
+        finding::Witness,
         hash::Map,
         inode::InodeIndex,
         lockset::{Hold, LockSet},
         operations::{Destroys, FaultKind, Operation},
         order::{Account, FreezeSeen},
-        rules::Kind,
+        ranges::ByteRanges,
+        rules::{Kind, Observed},
         window::{FindingIndex, ScopeId},
     },
-    units::{ByteRange, Nanos, StackId, Tid},
+    units::{ByteRange, HookId, Nanos, StackId, Tid},
 };
 
 /// A thread id, and how many threads had it before.
@@ -58,8 +60,38 @@ const INVALIDATIONS: usize = 64;
 pub struct Reported {
     /// Which rule.
     pub kind: Kind,
+    /// About which lock.
+    pub class: LockClass,
     /// Its finding.
     pub finding: FindingIndex,
+}
+
+/// What was torn down on an inode, and looked at, since its exclusion lock was taken last.
+#[derive(Clone, Debug, Default)]
+pub struct Torn {
+    /// No translations left.
+    pub unmapped: ByteRanges,
+    /// No pages or DAX entries left.
+    pub dropped: ByteRanges,
+    /// No pinned pages.
+    pub scanned: ByteRanges,
+    /// The last look for pinned pages found one.
+    pub pinned: bool,
+}
+
+/// A change of extents that was not torn down before; it may be torn down after.
+#[derive(Clone, Debug)]
+pub struct Untorn {
+    /// Of what.
+    pub range: ByteRange,
+    /// How it was found.
+    pub observed: Observed,
+    /// A translation of the range was in place.
+    pub live: bool,
+    /// The hook that saw it.
+    pub hook: HookId,
+    /// The occurrence.
+    pub witness: Witness,
 }
 
 /// One inode of an operation.
@@ -81,6 +113,18 @@ pub struct Subject {
     invalidations: Vec<Invalidation>,
     /// A change came under an exclusive hold.
     pub changed_exclusively: bool,
+    /// Its size when nobody but this task could change it any more, bytes.
+    pub stable_size: Option<u64>,
+    /// Since the exclusion lock was taken last.
+    pub torn: Torn,
+    /// When the last teardown was surely over: the task's first event after it.
+    pub torn_by: Option<Nanos>,
+    /// A teardown began, and nothing came after it yet.
+    pub tearing: bool,
+    /// Direct I/O was waited for since i_rwsem was taken.
+    pub drained: bool,
+    /// The first change that was not torn down before.
+    pub untorn: Option<Box<Untorn>>,
     /// It has a window.
     pub window: bool,
     /// What was found.
@@ -99,6 +143,12 @@ impl Subject {
             rwsem_cycled: false,
             invalidations: Vec::new(),
             changed_exclusively: false,
+            stable_size: stable.then_some(size),
+            torn: Torn::default(),
+            torn_by: None,
+            tearing: false,
+            drained: false,
+            untorn: None,
             window: false,
             reported: Vec::new(),
         }
@@ -198,6 +248,8 @@ pub struct FaultScope {
     pub entered: Nanos,
     /// Page offset in the file.
     pub page: u64,
+    /// It wants to write.
+    pub write: bool,
     /// The stack taken when it began.
     pub stack: Option<StackId>,
     /// When it began to wait for the exclusion lock, if it still does.
@@ -216,6 +268,8 @@ pub struct FaultScope {
     pub freeze: FreezeSeen,
     /// It came with the lock of its address space or mapping, which the task did not hold before.
     pub mapped: Option<LockClass>,
+    /// It allocated blocks that were not zeroed: the finding.
+    pub stale: Option<FindingIndex>,
 }
 
 /// Something that a task has open.
@@ -227,6 +281,15 @@ pub enum Scope {
     Fault(FaultScope),
     /// A part of what the nearest scope below does: ext4_dax_fault calls ext4_dax_huge_fault.
     Part,
+}
+
+/// Blocks that a task allocates, since it allocated the last ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FreshBlocks {
+    /// The extent map grew.
+    pub mapped: bool,
+    /// Blocks were zeroed.
+    pub zeroed: bool,
 }
 
 /// A task.
@@ -244,6 +307,8 @@ pub struct Task {
     pub locks: LockSet,
     /// What it holds and waits for besides.
     pub account: Account,
+    /// What became of blocks that it allocates.
+    pub fresh: FreshBlocks,
 }
 
 impl Task {
@@ -255,6 +320,7 @@ impl Task {
             scopes: Vec::with_capacity(4),
             locks: LockSet::default(),
             account: Account::default(),
+            fresh: FreshBlocks::default(),
         }
     }
 

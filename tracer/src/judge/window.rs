@@ -3,7 +3,7 @@
 
 use crate::{
     hooks::{FilesystemKind, Mode},
-    judge::{finding::Witness, operations::Operation, task::TaskId},
+    judge::{finding::Witness, operations::Operation, task::TaskId, translations::Frame},
     units::{ByteRange, Nanos, StackId},
 };
 
@@ -37,6 +37,21 @@ impl Danger {
             range: self.range.union(other.range),
         }
     }
+}
+
+/// Windows' exposures that are kept; later ones are forgotten, which can only spare a proof.
+const EXPOSURES: usize = 64;
+
+/// A range in the time between its teardown and its change, while faults were not kept out: what got
+/// installed then names the old blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Exposure {
+    /// The teardown was over.
+    pub torn: Nanos,
+    /// The change began.
+    pub changed: Nanos,
+    /// Bytes.
+    pub range: ByteRange,
 }
 
 /// Changes that broke a rule, and the finding that they made.
@@ -74,12 +89,37 @@ pub struct Window {
     pub stack: Option<StackId>,
     /// What it did wrong.
     pub breaches: Vec<Breach>,
+    /// When an install would outlive it.
+    pub exposures: Vec<Exposure>,
 }
 
 impl Window {
     /// The end, or the end of time.
     pub fn end(&self) -> Nanos {
         self.to.unwrap_or(Nanos(u64::MAX))
+    }
+
+    /// Remembers an exposure.
+    pub fn expose(&mut self, exposure: Exposure) {
+        if self.exposures.len() < EXPOSURES {
+            self.exposures.push(exposure);
+        }
+    }
+
+    /// A teardown after the change: what got installed before is gone.
+    pub fn cover(&mut self, torn_down: ByteRange) {
+        self.exposures
+            .retain(|exposure| !exposure.range.overlaps(torn_down));
+    }
+
+    /// True if the install names a block that its page lost in this window, for good.
+    pub fn outlived_by(&self, install: &Installed) -> bool {
+        install.frame.is_some_and(Frame::may_be_medium)
+            && self.exposures.iter().any(|exposure| {
+                exposure.range.overlaps(install.range)
+                    && exposure.torn.0 + CLOCK_SKEW_NS < install.at.0
+                    && install.at.0 + CLOCK_SKEW_NS < exposure.changed.0
+            })
     }
 
     /// True if the window was open at some time between `from` and `to`.
@@ -98,6 +138,8 @@ impl Window {
 pub struct Installed {
     /// By whom.
     pub task: TaskId,
+    /// What it names, if that is known.
+    pub frame: Option<Frame>,
     /// In which kind of fault.
     pub operation: Operation,
     /// When the look-up may have begun: the lock's acquisition, or the fault's start without one.
@@ -134,6 +176,7 @@ mod tests {
     fn install(from: u64, at: u64) -> Installed {
         Installed {
             task: TaskId::default(),
+            frame: None,
             operation: Operation::DaxReadFault,
             from: Nanos(from),
             at: Nanos(at),

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use tracer::{
     hooks::{
-        Effect, Entry, EntryAction, FilesystemKind, Install, LockAction, LockClass, LockPlace,
-        Mode, Span,
+        Effect, Entry, EntryAction, FilesystemKind, Fresh, Install, LockAction, LockClass,
+        LockPlace, Mode, Span, Teardown,
     },
     judge::{Judge, Report},
     trace::meta::{Header, Inode, Mechanism, Mount, PlannedHook, Stack, Task},
@@ -15,7 +15,7 @@ use tracer::{
 };
 use tracer_ebpf::{
     Event,
-    event::{FLAG_SECOND_INODE, Head},
+    event::{FLAG_CACHED, FLAG_DIRECT, FLAG_SECOND_INODE, Head},
 };
 
 /// Addresses of inodes.
@@ -78,12 +78,12 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         (
             "truncate_pagecache",
             "invalidate/truncate",
-            Invalidate(Span::FromByte),
+            Invalidate(Span::FromByte, Teardown::Both),
         ),
         (
             "truncate_pagecache_range",
             "invalidate/range",
-            Invalidate(Span::Bytes),
+            Invalidate(Span::Bytes, Teardown::Both),
         ),
         (
             "dax_layout_busy_page_range",
@@ -116,6 +116,28 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             "install/mkwrite",
             Effect::Install(Install::Mkwrite),
         ),
+        (
+            "unmap_mapping_range",
+            "invalidate/unmap",
+            Invalidate(Span::Bytes, Teardown::Unmap),
+        ),
+        (
+            "truncate_inode_pages_range",
+            "invalidate/drop",
+            Invalidate(Span::Bytes, Teardown::Drop),
+        ),
+        ("inode_dio_wait", "dio/wait", Effect::DrainDirect),
+        ("dax_iomap_rw", "dax/write", Effect::DaxWrite),
+        ("xfs_file_write_iter", "xfs/write", Enter(Entry::Write)),
+        ("xfs_file_write_iter", "xfs/write-end", Leave(Entry::Write)),
+        (
+            "xfs_iomap_write_direct",
+            "xfs/allocate",
+            Effect::Allocate(Span::Bytes, Fresh::IfMapped),
+        ),
+        ("xfs_iext_insert", "xfs/map-insert", Effect::MapExtent),
+        ("blkdev_issue_zeroout", "blocks/zero", Effect::Zero),
+        ("truncate_inode_pages_final", "inode/evict", Effect::Evict),
         ("sched_process_exit", "task/exit", TaskExit),
         (
             "contention_begin",
@@ -200,7 +222,10 @@ pub fn header() -> Header {
             .flat_map(|filesystem| {
                 LOCKS.map(|(class, offset)| LockPlace {
                     filesystem,
-                    class,
+                    class: match (filesystem, class) {
+                        (FilesystemKind::Ext4, Ilock) => LockClass::IDataSem,
+                        _ => class,
+                    },
                     offset,
                 })
             })
@@ -288,6 +313,18 @@ impl Step {
         self
     }
 
+    /// The file has pages or DAX entries.
+    pub fn cached(mut self) -> Self {
+        self.flags |= FLAG_CACHED;
+        self
+    }
+
+    /// Direct I/O is in flight.
+    pub fn direct(mut self) -> Self {
+        self.flags |= FLAG_DIRECT;
+        self
+    }
+
     pub fn second(mut self) -> Self {
         self.flags |= FLAG_SECOND_INODE;
         self
@@ -362,19 +399,65 @@ pub fn wait(inode: u64, class: LockClass) -> Step {
 
 /// `truncate_pagecache_range`
 pub fn drop_range(inode: u64, offset: u64, length: u64) -> Step {
-    Step::new(Effect::Invalidate(Span::Bytes), inode)
+    Step::new(Effect::Invalidate(Span::Bytes, Teardown::Both), inode)
         .a(offset)
         .b(length)
 }
 
 /// `truncate_pagecache`
 pub fn drop_from(inode: u64, offset: u64) -> Step {
-    Step::new(Effect::Invalidate(Span::FromByte), inode).a(offset)
+    Step::new(Effect::Invalidate(Span::FromByte, Teardown::Both), inode).a(offset)
 }
 
 /// `dax_layout_busy_page`: `page` is 0 if nothing is pinned.
 pub fn scan(inode: u64, page: u64) -> Step {
     Step::new(Effect::LayoutScan(Span::Whole), inode).c(page)
+}
+
+/// `unmap_mapping_range`
+pub fn unmap(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::Invalidate(Span::Bytes, Teardown::Unmap), inode)
+        .a(offset)
+        .b(length)
+}
+
+/// `truncate_inode_pages_range`
+pub fn drop_entries(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::Invalidate(Span::Bytes, Teardown::Drop), inode)
+        .a(offset)
+        .b(length)
+}
+
+/// `inode_dio_wait`
+pub fn drain(inode: u64) -> Step {
+    Step::new(Effect::DrainDirect, inode)
+}
+
+/// `dax_iomap_rw`
+pub fn dax_write(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::DaxWrite, inode).a(offset).b(length)
+}
+
+/// `blkdev_issue_zeroout`
+pub fn zero(inode: u64) -> Step {
+    Step::new(Effect::Zero, inode)
+}
+
+/// `xfs_iext_insert`
+pub fn map_extent(inode: u64) -> Step {
+    Step::new(Effect::MapExtent, inode)
+}
+
+/// `xfs_iomap_write_direct` returned a written extent.
+pub fn allocate(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::Allocate(Span::Bytes, Fresh::IfMapped), inode)
+        .a(offset)
+        .b(length)
+}
+
+/// `truncate_inode_pages_final`
+pub fn evict(inode: u64) -> Step {
+    Step::new(Effect::Evict, inode)
 }
 
 pub fn change(inode: u64, offset: u64, length: u64) -> Step {
@@ -421,7 +504,8 @@ pub fn fallocate(inode: u64, mode: u64, offset: u64, length: u64) -> Vec<Step> {
         scan(inode, 0),
         drop_range(inode, offset, length),
         acquire(inode, Ilock, Excl),
-        change(inode, offset, length).stack(9),
+        drain(inode),
+        change(inode, offset, length).stack(9).cached(),
         release(inode, Ilock, Excl),
         release(inode, InvalidateLock, Excl),
         release(inode, IRwsem, Excl),
@@ -437,10 +521,40 @@ pub fn truncate(inode: u64, from: u64, size: u64) -> Vec<Step> {
         scan(inode, 0).size(from),
         drop_from(inode, size).size(size),
         acquire(inode, Ilock, Excl),
-        change(inode, size, u64::MAX).size(size),
+        drain(inode).size(size),
+        change(inode, size, u64::MAX).size(size).cached(),
         release(inode, Ilock, Excl),
         release(inode, InvalidateLock, Excl),
         leave(Entry::SetSize, inode).size(size),
+    ]
+}
+
+/// A swap of A's and B's extents that follows the rules.
+pub fn swap() -> Vec<Step> {
+    vec![
+        enter(Entry::SwapExtents, A),
+        enter(Entry::SwapExtents, B).second(),
+        acquire(A, IRwsem, Excl),
+        acquire(B, IRwsem, Excl),
+        acquire(A, InvalidateLock, Excl),
+        acquire(B, InvalidateLock, Excl),
+        scan(A, 0),
+        scan(B, 0),
+        drain(A),
+        drain(B),
+        drop_range(A, 0, u64::MAX),
+        drop_range(B, 0, u64::MAX),
+        acquire(A, Ilock, Excl),
+        acquire(B, Ilock, Excl),
+        change_all(A).cached(),
+        change_all(B).cached(),
+        release(A, Ilock, Excl),
+        release(B, Ilock, Excl),
+        release(A, InvalidateLock, Excl),
+        release(B, InvalidateLock, Excl),
+        release(A, IRwsem, Excl),
+        release(B, IRwsem, Excl),
+        leave(Entry::SwapExtents, A),
     ]
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tracer::{
     hooks::{
         Effect, Entry, FilesystemKind, GENERIC, Hook, Install, LockAction, LockClass, LockPlace,
-        Mode, Side, Span, Target, xfs,
+        Mode, Side, Span, Target, Teardown, xfs,
     },
     trace::{Footer, Header, Inode, Mechanism, Mount, PlannedHook, Task, Writer},
     units::{Device, HookId, Ino, InodeAddress, Nanos, Pid, Tid},
@@ -56,6 +56,7 @@ struct Rows {
     installs: [u16; 2],
     scan: u16,
     invalidate: u16,
+    drain: u16,
     unmap: u16,
 }
 
@@ -122,7 +123,8 @@ impl Rows {
                 Effect::Install(Install::PteWrite),
             )?,
             scan: row(Effect::LayoutScan(Span::BytesInclusive))?,
-            invalidate: row(Effect::Invalidate(Span::BytesInclusive))?,
+            invalidate: row(Effect::Invalidate(Span::BytesInclusive, Teardown::Both))?,
+            drain: row(Effect::DrainDirect)?,
             unmap: row(Effect::ChangeExtents(Span::Blocks))?,
         })
     }
@@ -253,6 +255,8 @@ impl Machine {
         let taken = cpu.time;
         self.pass(cpu);
         thread.push(cpu, self.rows.scan, 1, [offset, last, 0], FILE_SIZE);
+        self.pass(cpu);
+        thread.push(cpu, self.rows.drain, 1, [0; 3], FILE_SIZE);
         self.pass(cpu);
         thread.push(cpu, self.rows.invalidate, 1, [offset, last, 0], FILE_SIZE);
         cpu.time += 5_000 + self.random.below(10_000);

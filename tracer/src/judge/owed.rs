@@ -1,0 +1,455 @@
+//! What an operation owes besides the exclusion lock: other locks, teardown, layouts, direct I/O,
+//! zeroes; and what became of translations.
+
+use tracer_ebpf::{
+    Event,
+    event::{FLAG_CACHED, FLAG_DIRECT},
+};
+
+use crate::{
+    hooks::{Effect, Entry, FILESYSTEMS, FilesystemKind, Fresh, LockClass, Mode, Span},
+    judge::{
+        engine::{Engine, found},
+        finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
+        inode::InodeIndex,
+        lockset::{Hold, LockSet},
+        operations::Operation,
+        rules::{self, Kind, LayoutFacts, Observed, TornFacts},
+        task::{ChangeScope, FreshBlocks, Scope, Task, TaskId, Untorn, doing, stack_id},
+        translations::Translation,
+        window::Danger,
+    },
+    trace::meta,
+    units::{ByteRange, HookId, Nanos, PAGE_SHIFT, PageOffset},
+};
+
+/// A broken rule.
+#[derive(Clone, Copy, Debug)]
+pub struct Broken {
+    /// Which.
+    pub kind: Kind,
+    /// How it was found.
+    pub observed: Observed,
+    /// About which lock.
+    pub class: LockClass,
+    /// By what.
+    pub act: Act,
+}
+
+/// What the plan's hooks can show: a rule whose evidence no hook delivers is not applied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sight {
+    scans: bool,
+    drains: bool,
+    drops: bool,
+    unmaps: bool,
+    zeroes: bool,
+}
+
+impl Sight {
+    /// Of a trace.
+    pub fn new(header: &meta::Header) -> Self {
+        let mut sight = Self::default();
+        for hook in header.hooks.iter().filter(|hook| hook.attached.is_ok()) {
+            match hook.effect {
+                Effect::LayoutScan(_) => sight.scans = true,
+                Effect::DrainDirect => sight.drains = true,
+                Effect::Invalidate(_, how) => {
+                    sight.drops |= how.drops();
+                    sight.unmaps |= how.unmaps(true);
+                }
+                Effect::Zero => sight.zeroes = true,
+                _ => {}
+            }
+        }
+        sight
+    }
+}
+
+/// The lock under which a filesystem's extent map changes.
+fn extent_lock(filesystem: FilesystemKind) -> Option<LockClass> {
+    FILESYSTEMS
+        .iter()
+        .find(|table| table.kind == filesystem)
+        .map(|table| table.extent_lock)
+}
+
+impl Engine {
+    /// Judges a change that the exclusion lock did protect, or did not have to.
+    pub(super) fn owed(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        span: Span,
+        under_extent_lock: bool,
+        event: &Event,
+    ) {
+        let duties = change.operation.duties();
+        let entry = change.entry;
+        let Some(subject) = change.subject_mut(event.inode) else {
+            return;
+        };
+        let inode = subject.inode;
+        let file = self.files.get(inode);
+        let (dax, block_bits) = (file.meta.dax, file.meta.block_bits);
+        let Some(filesystem) = file.filesystem else {
+            return;
+        };
+        // What lay inside EOF when the operation had the file to itself.
+        let size = subject.stable_size.unwrap_or(event.size).max(event.size);
+        let range = span.bytes(event.a, event.b, block_bits).below(size);
+        if range.is_empty() {
+            return;
+        }
+        let time = Nanos(event.head.time);
+        let danger = Danger { from: time, range };
+        let mode = |class| locks.find(inode, class).map(|hold: Hold| hold.mode);
+        let inherited = entry == Entry::SetSize && !subject.rwsem_cycled;
+        let rwsem = mode(LockClass::IRwsem).or(inherited.then_some(Mode::Excl));
+        let mut broken = Vec::new();
+        let mut broke = |kind, observed, class| {
+            broken.push(Broken {
+                kind,
+                observed,
+                class,
+                act: Act::Change,
+            });
+        };
+        if duties.rwsem
+            && let Some((kind, observed)) = rules::held_exclusively(rwsem)
+        {
+            broke(kind, observed, LockClass::IRwsem);
+        }
+        if under_extent_lock
+            && let Some(class) = extent_lock(filesystem)
+            && let Some((kind, observed)) = rules::held_exclusively(mode(class))
+        {
+            broke(kind, observed, class);
+        }
+        if duties.layouts.on(dax)
+            && self.sight.scans
+            && let Some(observed) = rules::layouts(LayoutFacts {
+                scanned: subject.torn.scanned.covers(range),
+                pinned: subject.torn.pinned,
+            })
+        {
+            broke(Kind::LayoutUnbroken, observed, LockClass::InvalidateLock);
+        }
+        if duties.drain && self.sight.drains && !subject.drained {
+            broke(Kind::DioUndrained, Observed::NotDrained, LockClass::IRwsem);
+        }
+        let untorn = (duties.teardown.on(dax) && self.sight.drops && self.sight.unmaps)
+            .then(|| {
+                rules::torn_down(TornFacts {
+                    unmapped: subject.torn.unmapped.covers(range),
+                    dropped: subject.torn.dropped.covers(range),
+                    cached: event.head.flags & FLAG_CACHED != 0,
+                })
+            })
+            .flatten();
+        let live = self.files.get(inode).translations.first_in(range).is_some();
+        if let Some(observed) = untorn {
+            self.untorn(task, locks, change, (range, observed, live), event);
+        }
+        for broken in broken {
+            let evident = match broken.observed {
+                Observed::Pinned => true,
+                Observed::NotDrained => event.head.flags & FLAG_DIRECT != 0,
+                _ => false,
+            };
+            let found = self.breach(task, locks, change, broken, danger, event);
+            if let Some(finding) = found.filter(|_| evident) {
+                self.findings.raise(finding, Strength::Observed);
+            }
+        }
+    }
+
+    /// Remembers a change that was not torn down before: whether it is afterwards decides its kind.
+    #[cold]
+    fn untorn(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        (range, observed, live): (ByteRange, Observed, bool),
+        event: &Event,
+    ) {
+        let (id, operation, entered) = (change.id, change.operation, change.entered);
+        let Some(subject) = change.subject_mut(event.inode) else {
+            return;
+        };
+        if let Some(known) = &mut subject.untorn {
+            known.range = known.range.union(range);
+            known.witness.range = known.range;
+            known.live |= live;
+            return;
+        }
+        let time = Nanos(event.head.time);
+        let witness = Witness {
+            scope: Some(id),
+            entered,
+            time,
+            act: Act::Change,
+            inode: subject.inode,
+            range,
+            size: subject.entry_size.max(event.size),
+            locks: LockSeen::all(task, locks, time),
+            actor: Party {
+                task,
+                role: Role::Actor(operation),
+                stack: stack_id(event.head.stack),
+            },
+            other: None,
+            more: Vec::new(),
+        };
+        subject.untorn = Some(Box::new(Untorn {
+            range,
+            observed,
+            live,
+            hook: HookId(event.head.hook),
+            witness,
+        }));
+    }
+
+    /// A teardown: was it one that should have come before a change?
+    pub(super) fn torn_later(&mut self, change: &mut ChangeScope, address: u64) {
+        let operation = change.operation;
+        let Some(subject) = change.subject_mut(address) else {
+            return;
+        };
+        let torn = &subject.torn;
+        let late = subject.untorn.as_ref().is_some_and(|untorn| {
+            torn.unmapped.covers(untorn.range) && torn.dropped.covers(untorn.range)
+        });
+        if late && let Some(untorn) = subject.untorn.take() {
+            self.teardown_finding(
+                operation,
+                Kind::UnmapOrder,
+                Observed::TornDownLater,
+                &untorn,
+            );
+        }
+    }
+
+    /// At its end: changes that were never torn down.
+    pub(super) fn settle(&mut self, change: &mut ChangeScope) {
+        let operation = change.operation;
+        let (first, second) = &mut change.subjects;
+        for subject in std::iter::once(first).chain(second) {
+            if let Some(untorn) = subject.untorn.take() {
+                let observed = untorn.observed;
+                self.teardown_finding(operation, Kind::MissingInvalidate, observed, &untorn);
+            }
+        }
+    }
+
+    #[cold]
+    fn teardown_finding(
+        &mut self,
+        operation: Operation,
+        kind: Kind,
+        observed: Observed,
+        untorn: &Untorn,
+    ) {
+        let inode = untorn.witness.inode;
+        let Some(filesystem) = self.files.get(inode).filesystem else {
+            return;
+        };
+        let key = Key {
+            kind,
+            filesystem,
+            operation,
+            class: LockClass::InvalidateLock,
+            observed,
+            hook: untorn.hook,
+        };
+        let finding = self.findings.add(key, &untorn.witness);
+        self.facts.tell(|| found(finding, &untorn.witness));
+        if untorn.live {
+            self.findings.raise(finding, Strength::Observed);
+        }
+    }
+
+    /// Bytes of a DAX file are about to be written.
+    pub(super) fn dax_write(&mut self, task: &mut Task, event: &Event) {
+        let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
+            return;
+        };
+        if change.operation != Operation::DaxWrite {
+            return;
+        }
+        let Some(subject) = change.subject(event.inode) else {
+            return;
+        };
+        let hold = task.locks.find(subject.inode, LockClass::IRwsem);
+        let Some((kind, observed)) = rules::held_exclusively(hold.map(|hold| hold.mode)) else {
+            return;
+        };
+        let broken = Broken {
+            kind,
+            observed,
+            class: LockClass::IRwsem,
+            act: Act::Data,
+        };
+        let danger = Danger {
+            from: Nanos(event.head.time),
+            range: ByteRange::new(event.a, event.b),
+        };
+        self.breach(task.id, &task.locks, change, broken, danger, event);
+    }
+
+    /// Blocks were allocated as written ones: somebody must have zeroed them.
+    pub(super) fn allocated(&mut self, task: &mut Task, span: Span, how: Fresh, event: &Event) {
+        let fresh = std::mem::take(&mut task.fresh);
+        let FreshBlocks { mapped, zeroed } = fresh;
+        if zeroed || !self.sight.zeroes || (how == Fresh::IfMapped && !mapped) {
+            return;
+        }
+        let time = Nanos(event.head.time);
+        let (operation, inode, entered) = match doing(&mut task.scopes) {
+            Some(Scope::Fault(fault)) if fault.address == event.inode => {
+                (fault.operation, fault.inode, fault.entered)
+            }
+            Some(Scope::Change(change)) if change.operation == Operation::DaxWrite => {
+                match change.subject(event.inode) {
+                    Some(subject) => (change.operation, subject.inode, change.entered),
+                    None => return,
+                }
+            }
+            _ => return,
+        };
+        let file = self.files.get(inode);
+        let Some(filesystem) = file.filesystem.filter(|_| file.meta.dax) else {
+            return;
+        };
+        let range = span.bytes(event.a, event.b, file.meta.block_bits);
+        let key = Key {
+            kind: Kind::StaleData,
+            filesystem,
+            operation,
+            class: LockClass::InvalidateLock,
+            observed: Observed::NotZeroed,
+            hook: HookId(event.head.hook),
+        };
+        let witness = Witness {
+            scope: None,
+            entered,
+            time,
+            act: Act::Allocate,
+            inode,
+            range,
+            size: u64::MAX,
+            locks: LockSeen::all(task.id, &task.locks, time),
+            actor: Party {
+                task: task.id,
+                role: Role::Actor(operation),
+                stack: stack_id(event.head.stack),
+            },
+            other: None,
+            more: Vec::new(),
+        };
+        let finding = self.findings.add(key, &witness);
+        self.facts.tell(|| found(finding, &witness));
+        if let Some(Scope::Fault(fault)) = doing(&mut task.scopes) {
+            fault.stale = Some(finding);
+        }
+    }
+
+    /// A page of a DAX file was mapped: does its frame belong to another file's translation?
+    pub(super) fn translated(&mut self, inode: InodeIndex, page: u64, new: Translation) {
+        let file = self.files.get_mut(inode);
+        if !file.meta.dax {
+            return;
+        }
+        file.translations.install(page, new);
+        if !new.frame.may_be_medium() {
+            return;
+        }
+        let Some((other, at)) = self.owners.take(new.frame, (inode, page)) else {
+            return;
+        };
+        let Some(old) = self.files.get(other).translations.get(at).copied() else {
+            return;
+        };
+        // A block that two files share is mapped by both for reading; who may write owns it alone.
+        if other != inode && old.frame == new.frame && (old.write || new.write) {
+            self.two_owners((other, at, old), (inode, new));
+        }
+    }
+
+    #[cold]
+    fn two_owners(
+        &mut self,
+        (inode, page, old): (InodeIndex, u64, Translation),
+        (other, new): (InodeIndex, Translation),
+    ) {
+        let file = self.files.get(inode);
+        let Some(filesystem) = file.filesystem else {
+            return;
+        };
+        let key = Key {
+            kind: Kind::StaleTranslation,
+            filesystem,
+            operation: file.changed_by.unwrap_or(old.operation),
+            class: LockClass::InvalidateLock,
+            observed: Observed::TwoOwners,
+            hook: HookId(0),
+        };
+        let witness = Witness {
+            scope: None,
+            entered: old.at,
+            time: new.at,
+            act: Act::Outlived {
+                frame: new.frame,
+                by: Some(other),
+            },
+            inode,
+            range: ByteRange::new(PageOffset(page).byte(), 1 << PAGE_SHIFT),
+            size: u64::MAX,
+            locks: Vec::new(),
+            actor: Party {
+                task: old.task,
+                role: Role::Actor(old.operation),
+                stack: old.stack,
+            },
+            other: Some(Party {
+                task: new.task,
+                role: Role::Overlapped(new.operation),
+                stack: new.stack,
+            }),
+            more: Vec::new(),
+        };
+        let finding = self.findings.add(key, &witness);
+        self.facts.tell(|| found(finding, &witness));
+        self.findings.raise(finding, Strength::Proven);
+    }
+}
+
+/// Direct I/O to the file is over: it was waited for under the caller's `i_rwsem`.
+pub(super) fn drained(task: &mut Task, address: u64) {
+    for (_, scope) in &mut task.scopes {
+        if let Scope::Change(change) = scope
+            && let Some(subject) = change.subject_mut(address)
+        {
+            subject.drained = true;
+        }
+    }
+}
+
+/// The task went on after a teardown: that one is over. Locks of the teardown itself do not count.
+pub(super) fn went_on(task: &mut Task, class: LockClass, now: Nanos) {
+    if class == LockClass::IMmapRwsem {
+        return;
+    }
+    for (_, scope) in &mut task.scopes {
+        if let Scope::Change(change) = scope {
+            let (first, second) = &mut change.subjects;
+            for subject in std::iter::once(first).chain(second) {
+                if std::mem::take(&mut subject.tearing) {
+                    subject.torn_by = Some(now);
+                }
+            }
+        }
+    }
+}

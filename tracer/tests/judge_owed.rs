@@ -1,0 +1,360 @@
+//! What operations owe besides the exclusion lock: what must fire, and the look-alikes that must not.
+
+mod judge_dsl;
+
+use judge_dsl::*;
+use tracer::hooks::{Effect, Entry, Install};
+use tracer_ebpf::event::FLAG_CACHED;
+
+const OFFSET: u64 = 64 * KIB;
+const LENGTH: u64 = 64 * KIB;
+/// A page frame of the medium, as `pfn_t` with PFN_DEV.
+const FRAME: u64 = 1 << 61 | 0x4_0000;
+
+fn punch() -> Vec<Step> {
+    fallocate(A, PUNCH, OFFSET, LENGTH)
+}
+
+fn no_drop(steps: Vec<Step>) -> Vec<Step> {
+    without(steps, |step| matches!(step.effect, Effect::Invalidate(..)))
+}
+
+fn no_scan(steps: Vec<Step>) -> Vec<Step> {
+    without(steps, |step| matches!(step.effect, Effect::LayoutScan(_)))
+}
+
+fn at(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> usize {
+    steps.iter().position(wanted).unwrap()
+}
+
+fn is_change(step: &Step) -> bool {
+    matches!(step.effect, Effect::ChangeExtents(_))
+}
+
+/// On a file of the page cache.
+fn judged_cached(steps: Vec<Step>) -> Vec<String> {
+    let mut recorder = Recorder::with(header());
+    recorder.judge().inode(&file(A, 131, XFS, false, "a"));
+    recorder.run(1, steps);
+    found(&recorder.finish())
+}
+
+#[test]
+fn extents_that_change_under_cached_pages() {
+    assert_eq!(
+        judged_cached(no_drop(punch())),
+        ["missing-invalidate predicted fallocate/PUNCH_HOLE"]
+    );
+    // Breaking layouts unmaps a DAX file, but leaves its entries.
+    assert_eq!(
+        judged(no_drop(punch())),
+        ["missing-invalidate predicted fallocate/PUNCH_HOLE"]
+    );
+}
+
+#[test]
+fn a_file_without_pages_has_nothing_to_tear_down() {
+    let mut steps = no_drop(punch());
+    for step in &mut steps {
+        step.flags &= !FLAG_CACHED;
+    }
+    assert_eq!(judged_cached(steps), [""; 0]);
+}
+
+#[test]
+fn a_teardown_that_is_too_small() {
+    let mut steps = punch();
+    let at = at(&steps, |step| matches!(step.effect, Effect::Invalidate(..)));
+    steps[at].b = 4096;
+    assert_eq!(
+        judged(steps.clone()),
+        ["missing-invalidate predicted fallocate/PUNCH_HOLE"]
+    );
+    // The rest comes in a second piece.
+    steps.insert(at, drop_range(A, OFFSET + 4096, LENGTH - 4096));
+    assert_eq!(judged(steps), [""; 0]);
+}
+
+#[test]
+fn a_teardown_after_the_change() {
+    let mut steps = punch();
+    let drop = steps.remove(4);
+    let after = at(&steps, is_change) + 1;
+    steps.insert(after, drop);
+    assert_eq!(
+        judged(steps),
+        ["unmap-order predicted fallocate/PUNCH_HOLE"]
+    );
+}
+
+#[test]
+fn entries_dropped_but_translations_kept() {
+    let mut steps = no_scan(punch());
+    let at = at(&steps, |step| matches!(step.effect, Effect::Invalidate(..)));
+    steps[at] = drop_entries(A, OFFSET, LENGTH);
+    assert_eq!(
+        judged(steps.clone()),
+        [
+            "layout-unbroken predicted fallocate/PUNCH_HOLE",
+            "missing-invalidate predicted fallocate/PUNCH_HOLE"
+        ]
+    );
+    // A page-cache folio is unmapped when it is dropped.
+    assert_eq!(judged_cached(steps.clone()), [""; 0]);
+    // Two calls do what one does.
+    steps.splice(at..at, [scan(A, 0), unmap(A, OFFSET, LENGTH)]);
+    assert_eq!(judged(steps), [""; 0]);
+}
+
+#[test]
+fn a_live_translation_makes_a_missing_teardown_observed() {
+    let mut recorder = Recorder::new();
+    let steps = no_drop(no_scan(punch()));
+    let mut mapped = fault(A, 17, Install::PteWrite);
+    mapped[2].a = FRAME;
+    recorder.run(2, mapped);
+    recorder.run(1, steps);
+    assert_eq!(
+        found(&recorder.finish()),
+        [
+            "layout-unbroken predicted fallocate/PUNCH_HOLE",
+            "missing-invalidate observed fallocate/PUNCH_HOLE"
+        ]
+    );
+}
+
+#[test]
+fn a_truncate_that_leaves_pages_beyond_its_new_size() {
+    let steps = no_drop(truncate(A, SIZE, OFFSET));
+    assert_eq!(
+        judged(steps),
+        ["missing-invalidate predicted setattr/truncate"]
+    );
+}
+
+#[test]
+fn a_dax_file_changed_without_a_look_for_pins() {
+    assert_eq!(
+        judged(no_scan(punch())),
+        ["layout-unbroken predicted fallocate/PUNCH_HOLE"]
+    );
+    assert_eq!(
+        judged(no_scan(truncate(A, SIZE, OFFSET))),
+        ["layout-unbroken predicted setattr/truncate"]
+    );
+    assert_eq!(judged_cached(no_scan(punch())), [""; 0]);
+    // Nothing lies beyond EOF that could be pinned.
+    assert_eq!(judged(no_scan(fallocate(A, PUNCH, SIZE, LENGTH))), [""; 0]);
+    assert_eq!(judged(no_scan(truncate(A, SIZE, 2 * SIZE))), [""; 0]);
+}
+
+#[test]
+fn a_look_that_found_a_pin_is_no_clearance() {
+    let mut steps = punch();
+    steps[3].c = 0xffff_ea00_0000_0040;
+    assert_eq!(
+        judged(steps.clone()),
+        ["layout-unbroken observed fallocate/PUNCH_HOLE"]
+    );
+    // Waiting and looking again is.
+    steps.splice(
+        4..4,
+        [
+            release(A, InvalidateLock, Excl),
+            acquire(A, InvalidateLock, Excl),
+            scan(A, 0),
+        ],
+    );
+    assert_eq!(judged(steps), [""; 0]);
+}
+
+#[test]
+fn a_look_under_another_hold_is_no_clearance() {
+    let mut steps = punch();
+    steps.splice(
+        4..4,
+        [
+            release(A, InvalidateLock, Excl),
+            acquire(A, InvalidateLock, Excl),
+        ],
+    );
+    assert_eq!(
+        judged(steps.clone()),
+        ["layout-unbroken predicted fallocate/PUNCH_HOLE"]
+    );
+    assert_eq!(judged_cached(steps), [""; 0]);
+}
+
+#[test]
+fn extents_changed_with_direct_io_in_flight() {
+    let undrained = |steps: Vec<Step>| without(steps, |step| step.effect == Effect::DrainDirect);
+    assert_eq!(
+        judged_cached(undrained(punch())),
+        ["dio-undrained predicted fallocate/PUNCH_HOLE"]
+    );
+    let mut steps = undrained(punch());
+    let at = at(&steps, is_change);
+    steps[at] = steps[at].direct();
+    assert_eq!(
+        judged_cached(steps),
+        ["dio-undrained observed fallocate/PUNCH_HOLE"]
+    );
+    assert_eq!(
+        judged_cached(undrained(fallocate(A, 0, OFFSET, LENGTH))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn waiting_for_direct_io_before_i_rwsem_is_no_wait() {
+    let mut steps = without(punch(), |step| step.effect == Effect::DrainDirect);
+    steps.insert(1, drain(A));
+    assert_eq!(
+        judged_cached(steps),
+        ["dio-undrained predicted fallocate/PUNCH_HOLE"]
+    );
+}
+
+#[test]
+fn extents_changed_without_the_lock_of_their_map() {
+    assert_eq!(
+        judged(without(punch(), |step| is_lock(step, A, Ilock))),
+        ["op-unprotected predicted fallocate/PUNCH_HOLE"]
+    );
+}
+
+#[test]
+fn an_operation_without_i_rwsem() {
+    let mut recorder = Recorder::new();
+    recorder.run(2, fault(B, 3, Install::PteRead));
+    recorder.run(1, without(punch(), |step| is_lock(step, A, IRwsem)));
+    let report = recorder.finish();
+    assert_eq!(
+        found(&report),
+        ["op-unprotected predicted fallocate/PUNCH_HOLE"]
+    );
+    assert_eq!(report.findings[0].expected.class, "i_rwsem");
+    // A truncate has it from its caller.
+    assert_eq!(judged(truncate(A, SIZE, OFFSET)), [""; 0]);
+}
+
+/// A write(2) to a DAX file whose blocks are shared: invalidation, then remapping, under i_rwsem.
+fn copy_on_write() -> Vec<Step> {
+    vec![
+        enter(Entry::Write, A).a(OFFSET).b(LENGTH),
+        acquire(A, IRwsem, Excl),
+        dax_write(A, OFFSET, LENGTH),
+        drop_range(A, OFFSET, LENGTH),
+        acquire(A, Ilock, Excl),
+        change(A, OFFSET, LENGTH).stack(9).cached(),
+        release(A, Ilock, Excl),
+        release(A, IRwsem, Excl),
+        leave(Entry::Write, A),
+    ]
+}
+
+#[test]
+fn a_dax_write_that_remaps_shared_blocks() {
+    assert_eq!(
+        judged(copy_on_write()),
+        ["op-unprotected predicted dax-write"]
+    );
+    // Through the page cache, pages stay what faults map.
+    assert_eq!(judged_cached(copy_on_write()), [""; 0]);
+    let plain = without(copy_on_write(), is_change);
+    assert_eq!(judged(plain), [""; 0]);
+}
+
+#[test]
+fn a_dax_write_under_a_shared_lock() {
+    let mut steps = without(copy_on_write(), is_change);
+    steps[1] = acquire(A, IRwsem, Shared);
+    let last = steps.len() - 2;
+    steps[last] = release(A, IRwsem, Shared);
+    assert_eq!(judged(steps), ["wrong-mode predicted dax-write"]);
+}
+
+/// The fault installs at a place in the write, and its translation stays.
+fn fault_during_write(place: usize, frame: u64) -> Vec<String> {
+    let mut recorder = Recorder::new();
+    let steps = copy_on_write();
+    let mut read = fault(A, 17, Install::PteRead);
+    read[2].a = frame;
+    recorder.run(1, steps[..place].to_vec());
+    recorder.run(2, read);
+    recorder.run(1, steps[place..].to_vec());
+    found(&recorder.finish())
+}
+
+#[test]
+fn a_translation_that_outlives_its_window_is_proof() {
+    let proof = ["op-unprotected proven dax-write"];
+    assert_eq!(fault_during_write(5, FRAME), proof);
+    // The teardown may still have removed it.
+    let observed = ["op-unprotected observed dax-write"];
+    assert_eq!(fault_during_write(4, FRAME), observed);
+    // It may have looked up the new block.
+    assert_eq!(fault_during_write(6, FRAME), observed);
+    // A hole's zero page is no block.
+    assert_eq!(fault_during_write(5, 0x1234), observed);
+}
+
+#[test]
+fn one_frame_in_two_files() {
+    let mapped = |inode, page, how| {
+        let mut steps = fault(inode, page, how);
+        steps[2].a = FRAME;
+        steps
+    };
+    let judged = |between: Vec<Step>, how| {
+        let mut recorder = Recorder::new();
+        recorder.run(2, mapped(A, 17, Install::PteWrite));
+        recorder.run(1, between);
+        recorder.run(2, mapped(B, 3, how));
+        found(&recorder.finish())
+    };
+    assert_eq!(
+        judged(vec![], Install::PteRead),
+        ["stale-translation proven dax-write-fault"]
+    );
+    assert_eq!(judged(punch(), Install::PteWrite), [""; 0]);
+    assert_eq!(judged(vec![evict(A)], Install::PteWrite), [""; 0]);
+    // Shared blocks are mapped by both, for reading.
+    let mut recorder = Recorder::new();
+    recorder.run(2, mapped(A, 17, Install::PteRead));
+    recorder.run(2, mapped(B, 3, Install::PteRead));
+    assert_eq!(found(&recorder.finish()), [""; 0]);
+}
+
+/// A store to a hole of a DAX file.
+fn fault_on_hole() -> Vec<Step> {
+    let steps = fault(A, 17, Install::PteWrite);
+    let mut filled = steps[..2].to_vec();
+    filled.extend([zero(A), map_extent(A), allocate(A, 17 * 4096, 4096)]);
+    filled.extend(steps[2..].to_vec());
+    filled
+}
+
+#[test]
+fn a_block_that_nobody_zeroed() {
+    assert_eq!(judged(fault_on_hole()), [""; 0]);
+    let stale = |steps| without(steps, |step| step.effect == Effect::Zero);
+    assert_eq!(
+        judged(stale(fault_on_hole())),
+        ["stale-data observed dax-write-fault"]
+    );
+    // Another task had filled the hole meanwhile.
+    let raced = without(stale(fault_on_hole()), |step| {
+        step.effect == Effect::MapExtent
+    });
+    assert_eq!(judged(raced), [""; 0]);
+    // The page cache holds zeroes of its own.
+    assert_eq!(judged_cached(stale(fault_on_hole())), [""; 0]);
+}
+
+#[test]
+fn zeroes_of_the_last_allocation_are_not_those_of_the_next() {
+    let mut steps = fault_on_hole();
+    steps.splice(5..5, [map_extent(A), allocate(A, 18 * 4096, 4096)]);
+    assert_eq!(judged(steps), ["stale-data observed dax-write-fault"]);
+}
