@@ -1,7 +1,7 @@
 //! True findings of stock kernels, each with its argument and the kernels that have it.
 
 use crate::{
-    hooks::FilesystemKind,
+    hooks::{FilesystemKind, LockClass},
     judge::{operations::Operation, rules::Kind},
 };
 
@@ -43,6 +43,8 @@ pub struct Annotation {
     pub filesystem: FilesystemKind,
     /// In what.
     pub operation: Operation,
+    /// About which lock.
+    pub class: LockClass,
     /// The hook that sees it; any if none.
     pub target: Option<&'static str>,
     /// The first kernel that has it.
@@ -54,7 +56,70 @@ pub struct Annotation {
 }
 
 /// Every known finding.
-pub const ANNOTATIONS: &[Annotation] = &[];
+pub const ANNOTATIONS: &[Annotation] = &[
+    Annotation {
+        kind: Kind::OpUnprotected,
+        filesystem: FilesystemKind::Xfs,
+        operation: Operation::DaxWrite,
+        class: LockClass::InvalidateLock,
+        target: Some("__xfs_bunmapi"),
+        from: Version(6, 0, 0),
+        before: None,
+        argument: "A write(2) to shared blocks of a DAX file copies them: fs/dax.c:dax_iomap_iter \
+                   invalidates the range, then xfs_reflink_end_cow puts the new block into the data \
+                   fork, both under i_rwsem alone, which page faults do not take. A load in between \
+                   maps the old, shared block, and nothing tears that translation down: the mapping \
+                   goes on showing the old data while read(2) returns the new.",
+    },
+    Annotation {
+        kind: Kind::LayoutUnbroken,
+        filesystem: FilesystemKind::Xfs,
+        operation: Operation::SwapExtents,
+        class: LockClass::InvalidateLock,
+        target: Some("xfs_swap_extent_before"),
+        from: Version(6, 0, 0),
+        before: None,
+        argument: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents drops the page cache of both files under \
+                   their locks, but never looks for pinned pages (no xfs_break_layouts): DMA into a \
+                   page pinned before goes on into a block that has become the other file's.",
+    },
+    Annotation {
+        kind: Kind::DioUndrained,
+        filesystem: FilesystemKind::Xfs,
+        operation: Operation::SwapExtents,
+        class: LockClass::IRwsem,
+        target: Some("xfs_swap_extent_before"),
+        from: Version(6, 0, 0),
+        before: None,
+        argument: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents takes both i_rwsem, but does not call \
+                   inode_dio_wait as every other extent manipulation of XFS does: asynchronous \
+                   direct I/O that was submitted before may still reach blocks that have become the \
+                   other file's.",
+    },
+    Annotation {
+        kind: Kind::LayoutUnbroken,
+        filesystem: FilesystemKind::Ext4,
+        operation: Operation::SwapBoot,
+        class: LockClass::InvalidateLock,
+        target: Some("swap_inode_data"),
+        from: Version(6, 0, 0),
+        before: None,
+        argument: "fs/ext4/ioctl.c:swap_inode_boot_loader accepts DAX inodes and never calls \
+                   ext4_break_layouts: DMA into a pinned page goes on into the boot loader's block.",
+    },
+    Annotation {
+        kind: Kind::MissingInvalidate,
+        filesystem: FilesystemKind::Ext4,
+        operation: Operation::SwapBoot,
+        class: LockClass::InvalidateLock,
+        target: Some("swap_inode_data"),
+        from: Version(6, 0, 0),
+        before: None,
+        argument: "fs/ext4/ioctl.c:swap_inode_boot_loader calls truncate_inode_pages, which drops \
+                   DAX entries but does not unmap them (mm/truncate.c): a mapping goes on showing \
+                   blocks that have become the boot loader inode's.",
+    },
+];
 
 /// What an annotation is looked up by.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +130,8 @@ pub struct Subject<'a> {
     pub filesystem: FilesystemKind,
     /// In what.
     pub operation: Operation,
+    /// About which lock.
+    pub class: LockClass,
     /// The hook that saw it.
     pub target: &'a str,
     /// On which kernel; a kernel of unknown version has no known findings.
@@ -75,8 +142,13 @@ pub struct Subject<'a> {
 pub fn find<'a>(table: &'a [Annotation], subject: Subject<'_>) -> Option<&'a Annotation> {
     let kernel = subject.kernel?;
     table.iter().find(|known| {
-        (known.kind, known.filesystem, known.operation)
-            == (subject.kind, subject.filesystem, subject.operation)
+        (known.kind, known.filesystem, known.operation, known.class)
+            == (
+                subject.kind,
+                subject.filesystem,
+                subject.operation,
+                subject.class,
+            )
             && known.target.is_none_or(|target| target == subject.target)
             && known.from <= kernel
             && known.before.is_none_or(|before| kernel < before)
@@ -110,6 +182,7 @@ mod tests {
             kind: Kind::PartialLock,
             filesystem: FilesystemKind::Ext4,
             operation: Operation::SwapBoot,
+            class: LockClass::InvalidateLock,
             target: None,
             from: Version(6, 1, 0),
             before: Some(Version(6, 12, 96)),
@@ -120,6 +193,7 @@ mod tests {
                 kind: Kind::PartialLock,
                 filesystem: FilesystemKind::Ext4,
                 operation: Operation::SwapBoot,
+                class: LockClass::InvalidateLock,
                 target: "swap_inode_data",
                 kernel: version,
             };

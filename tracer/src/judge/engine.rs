@@ -90,6 +90,8 @@ pub struct Engine {
     pub(super) owners: Owners,
     /// What the plan's hooks can show.
     pub sight: Sight,
+    /// Events are missing: nothing is proven by what was not seen.
+    pub lossy: bool,
     started: Nanos,
     scopes: u64,
     /// Time of the latest event.
@@ -115,6 +117,7 @@ impl Engine {
             cpus: header.cpus,
             owners: Owners::default(),
             sight: Sight::new(header),
+            lossy: false,
             started: header.started,
             scopes: 0,
             now: header.started,
@@ -239,6 +242,7 @@ impl Engine {
 
     /// After a loss no translation is known to be in place.
     pub fn forget_translations(&mut self) {
+        self.lossy = true;
         for index in self.files.indexes() {
             self.files.get_mut(index).translations.clear();
         }
@@ -1040,7 +1044,9 @@ impl Engine {
                     act: Act::Change,
                 };
                 self.breach(task.id, &task.locks, change, broken, danger, event);
-                if let Some(window) = self.window(inode, change.id) {
+                if !self.lossy
+                    && let Some(window) = self.window(inode, change.id)
+                {
                     window.expose(exposure);
                 }
             }

@@ -359,7 +359,7 @@ impl Engine {
     /// A page of a DAX file was mapped: does its frame belong to another file's translation?
     pub(super) fn translated(&mut self, inode: InodeIndex, page: u64, new: Translation) {
         let file = self.files.get_mut(inode);
-        if !file.meta.dax {
+        if !file.meta.dax || self.lossy {
             return;
         }
         file.translations.install(page, new);

@@ -60,6 +60,7 @@ impl<'a> Summary<'a> {
                 kind: finding.kind,
                 filesystem: finding.filesystem,
                 operation: finding.operation,
+                class: record.key.class,
                 target: &finding.target,
                 kernel,
             };
