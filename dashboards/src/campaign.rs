@@ -1,6 +1,7 @@
 //! Trials: a stock or broken kernel in the VM, a workload under the recorder, the verdict outside.
 
 use std::{
+    collections::VecDeque,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,9 +14,8 @@ use tracer::{
     trace::Trace,
 };
 use workloads::lab::{
-    Cache, CommandJob, FilesystemJob, FilesystemKind, Kernel, ModuleOverride, Mutation, Progress,
-    Vm, VmOutcome, VmSpec, modules,
-    mutations::{self, Mode},
+    Cache, CommandJob, CommandOutcome, FilesystemJob, FilesystemKind, Kernel, ModuleOverride,
+    Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, modules, mutations::Mode,
 };
 
 /// Longest that boot, attach and detach take without KVM, on a busy machine.
@@ -54,6 +54,8 @@ pub struct Workload {
     pub filesystem: FilesystemKind,
     /// Mounted with DAX, or through the page cache.
     pub dax: bool,
+    /// mkfs arguments instead of the usual ones.
+    pub mkfs: Option<String>,
     /// Which scenario.
     pub scenario: String,
     /// How long.
@@ -62,7 +64,7 @@ pub struct Workload {
     pub seed: u64,
 }
 
-/// A kernel and the workloads to watch on it, one after the other in one VM.
+/// A kernel and the workloads to watch on it.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// Names its files.
@@ -82,6 +84,10 @@ pub struct Judged {
     pub trace: PathBuf,
     /// The verdict.
     pub report: Report,
+    /// From the start of the recording to each finding, in the report's order.
+    pub found_after: Vec<Duration>,
+    /// Recording and workload, in the guest.
+    pub guest_time: Duration,
 }
 
 /// What came of a trial.
@@ -89,11 +95,28 @@ pub struct Judged {
 pub struct TrialOutcome {
     /// Which trial.
     pub trial: Trial,
-    /// Every workload's verdict.
+    /// Every workload's verdict, of those that left a trace.
     pub judged: Vec<Judged>,
-    /// The VM's own account.
-    pub vm: VmOutcome,
+    /// What went wrong beside the verdicts: with the build, the VM, the guest's kernel, or a
+    /// workload, whose own check may have failed.
+    pub trouble: Vec<String>,
 }
+
+/// Where trials run.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// The `faultline` that the guest gets.
+    pub binary: &'a Path,
+    /// Kernels and modules.
+    pub cache: &'a Cache,
+    /// What is booted.
+    pub kernel: &'a Kernel,
+    /// Where results stay.
+    pub directory: &'a Path,
+}
+
+/// So many rounds a boot at most: their modules lie in the guest's memory.
+const ROUNDS_A_BOOT: usize = 24;
 
 impl Trial {
     /// The unmodified kernel with punch-hole against faults on both filesystems, with DAX.
@@ -101,6 +124,7 @@ impl Trial {
         let workload = |filesystem| Workload {
             filesystem,
             dax: true,
+            mkfs: None,
             scenario: "punch-vs-fault".to_owned(),
             extent,
             seed: 1,
@@ -120,6 +144,7 @@ impl Trial {
         let workload = Workload {
             filesystem: mutation.filesystem,
             dax: mutation.mode == Mode::Dax,
+            mkfs: mutation.mkfs.map(str::to_owned),
             scenario: mutation.scenario.to_owned(),
             extent,
             seed: 1,
@@ -131,86 +156,259 @@ impl Trial {
         }
     }
 
-    /// The stock kernel and every mutation that Faultline carries.
-    pub fn all(extent: Extent) -> Result<Vec<Self>> {
-        let mut trials = vec![Self::stock(extent)];
-        trials.extend(
-            mutations::all()?
-                .into_iter()
-                .map(|mutation| Self::broken(mutation, extent)),
-        );
-        Ok(trials)
-    }
-
-    /// Boots, runs, judges. `binary` is the `faultline` that the guest gets; results stay in `directory`.
-    pub fn run(
-        self,
-        binary: &Path,
-        cache: &Cache,
-        kernel: &Kernel,
-        directory: &Path,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<TrialOutcome> {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        let mut spec = VmSpec::new(kernel, binary);
-        if let Some(mutation) = &self.mutation {
-            let object =
-                modules::build(cache, kernel, mutation.filesystem, mutation.patch, progress)?;
-            spec.overrides = vec![ModuleOverride {
-                name: mutation.filesystem.module().to_owned(),
-                object,
-            }];
+    /// Boots, runs, judges.
+    ///
+    /// # Errors
+    /// See [`run_all`]; and a trial that left no trace at all.
+    pub fn run(self, site: Site<'_>, progress: &mut dyn FnMut(Progress)) -> Result<TrialOutcome> {
+        let mut outcomes = run_all(vec![self], site, progress)?;
+        let outcome = outcomes.pop().context("no outcome")?;
+        if outcome.judged.len() < outcome.trial.workloads.len() {
+            bail!("{}: {}", outcome.trial.name, outcome.trouble.join("; "));
         }
-        spec.filesystems = self.workloads.iter().map(Workload::filesystem).collect();
-        spec.commands = self.workloads.iter().map(Workload::command).collect();
-        spec.result_dir = Some(directory.to_owned());
-        spec.timeout = OVERHEAD
-            + self
-                .workloads
-                .iter()
-                .map(|workload| workload.extent.patience())
-                .sum::<Duration>();
-        let vm = Vm::run(cache, &spec, progress)?;
-        let mut judged = Vec::new();
-        for workload in &self.workloads {
-            let trace = directory.join(workload.trace());
-            if !trace.exists() {
-                bail!(
-                    "the VM left no {}; {}",
-                    workload.trace(),
-                    account(&vm, &workload.name())
-                );
+        Ok(outcome)
+    }
+}
+
+/// Runs every workload of every trial, in as few boots as that takes: a guest that dies or hangs
+/// costs one more, and what it took down with it is told with that trial.
+///
+/// # Errors
+/// The guest cannot be put together or started. What goes wrong with one trial is part of its
+/// outcome.
+pub fn run_all(
+    trials: Vec<Trial>,
+    site: Site<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<TrialOutcome>> {
+    fs::create_dir_all(site.directory)
+        .with_context(|| format!("cannot make {}", site.directory.display()))?;
+    let mut outcomes: Vec<TrialOutcome> = trials
+        .into_iter()
+        .map(|trial| TrialOutcome {
+            trial,
+            judged: Vec::new(),
+            trouble: Vec::new(),
+        })
+        .collect();
+    let mut waiting = VecDeque::new();
+    for (index, outcome) in outcomes.iter_mut().enumerate() {
+        match outcome.trial.rounds(site, progress) {
+            Ok(rounds) => waiting.extend(rounds.into_iter().map(|(workload, spec)| Turn {
+                trial: index,
+                workload,
+                spec,
+                spoiled: false,
+            })),
+            Err(error) => outcome.trouble.push(format!("{error:#}")),
+        }
+    }
+    for boot in 1.. {
+        let turns: Vec<&Turn> = waiting.iter().take(ROUNDS_A_BOOT).collect();
+        if turns.is_empty() {
+            break;
+        }
+        let rounds: Vec<RoundSpec> = turns.iter().map(|turn| turn.spec.clone()).collect();
+        let patience: Duration = turns
+            .iter()
+            .map(|turn| turn.workload.extent.patience())
+            .sum();
+        let mut spec = VmSpec::new(site.kernel, site.binary, rounds);
+        spec.result_dir = Some(site.directory.join(format!("boot-{boot}")));
+        spec.timeout = OVERHEAD + patience;
+        let vm = Vm::start(site.cache, &spec, progress)?.wait(progress)?;
+        settle(&mut waiting, &vm, &mut outcomes, progress)?;
+    }
+    Ok(outcomes)
+}
+
+/// A round that waits for its turn.
+struct Turn {
+    trial: usize,
+    workload: Workload,
+    spec: RoundSpec,
+    /// The emulator spoiled it once.
+    spoiled: bool,
+}
+
+/// Takes the rounds that a boot did, or died of, out of the queue.
+fn settle(
+    waiting: &mut VecDeque<Turn>,
+    vm: &VmOutcome,
+    outcomes: &mut [TrialOutcome],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<()> {
+    let rounds = vm.outcome.as_ref().map_or(&[][..], |answer| &answer.rounds);
+    // One that died before its first round is told with the round that it had before it.
+    for number in 0..rounds.len().max(1) {
+        let round = rounds.get(number);
+        let died = round.is_none_or(|round| !round.over);
+        let Some(turn) = waiting.front_mut() else {
+            return Ok(());
+        };
+        if died
+            && !turn.spoiled
+            && let Some(reason) = vm.spoiled()
+        {
+            turn.spoiled = true;
+            progress(Progress::Note(format!("{reason}; starting it again")));
+            return Ok(());
+        }
+        let Some(turn) = waiting.pop_front() else {
+            return Ok(());
+        };
+        let outcome = &mut outcomes[turn.trial];
+        let name = &turn.spec.name;
+        outcome.trouble.extend(
+            vm.splats_of(name)
+                .into_iter()
+                .map(|splat| format!("kernel: {splat}")),
+        );
+        if died {
+            outcome.trouble.push(death(vm));
+        }
+        outcome
+            .trouble
+            .extend(round.and_then(|round| round.error.clone()));
+        let command = vm
+            .outcome
+            .iter()
+            .flat_map(|answer| &answer.commands)
+            .find(|command| command.name == *name);
+        outcome
+            .trouble
+            .extend(command.and_then(|command| complaint(vm, command)));
+        let trace = vm.result_dir.join(format!("{name}.flt"));
+        if !trace.exists() {
+            outcome.trouble.push(format!("{name} left no trace"));
+            continue;
+        }
+        match Trace::open(&trace) {
+            Ok(opened) => {
+                let report = analyze(&opened);
+                let started = opened.header().started;
+                outcome.judged.push(Judged {
+                    workload: turn.workload,
+                    trace,
+                    found_after: report
+                        .findings
+                        .iter()
+                        .map(|finding| {
+                            Duration::from_nanos(finding.time_ns.0.saturating_sub(started.0))
+                        })
+                        .collect(),
+                    report,
+                    guest_time: command
+                        .map(|command| Duration::from_secs_f64(command.seconds))
+                        .unwrap_or_default(),
+                });
             }
-            let report = analyze(&Trace::open(&trace)?);
-            judged.push(Judged {
-                workload: workload.clone(),
-                trace,
-                report,
+            Err(error) => outcome
+                .trouble
+                .push(format!("{}: {error}", trace.display())),
+        }
+    }
+    Ok(())
+}
+
+/// How the guest ended, if not of its own accord.
+fn death(vm: &VmOutcome) -> String {
+    let mut parts = Vec::new();
+    if vm.timed_out {
+        parts.push(format!("the VM was killed after {} s", vm.wall.as_secs()));
+    }
+    parts.extend(vm.errors.iter().map(|error| format!("guest: {error}")));
+    if parts.is_empty() {
+        parts.push(format!(
+            "the guest ended in mid-run; its console ends:\n{}",
+            vm.console_tail(15)
+        ));
+    }
+    parts.join("; ")
+}
+
+/// What a command that failed had to say.
+fn complaint(vm: &VmOutcome, command: &CommandOutcome) -> Option<String> {
+    if command.succeeded() {
+        return None;
+    }
+    if let Some(error) = &command.error {
+        return Some(error.clone());
+    }
+    let file = vm.result_dir.join(format!("{}.stderr", command.name));
+    let stderr = fs::read_to_string(file).unwrap_or_default();
+    let last = stderr.lines().last().unwrap_or("no message");
+    Some(format!(
+        "{} ended with {}: {last}",
+        command.name,
+        command
+            .status
+            .map_or("a signal".to_owned(), |status| format!("status {status}"))
+    ))
+}
+
+impl Trial {
+    /// A round for each workload; builds the broken module.
+    fn rounds(
+        &self,
+        site: Site<'_>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<(Workload, RoundSpec)>> {
+        let mut overrides = Vec::new();
+        if let Some(mutation) = &self.mutation {
+            overrides.push(ModuleOverride {
+                name: mutation.filesystem.module().to_owned(),
+                object: modules::build(
+                    site.cache,
+                    site.kernel,
+                    mutation.filesystem,
+                    mutation.patch,
+                    progress,
+                )?,
             });
         }
-        Ok(TrialOutcome {
-            trial: self,
-            judged,
-            vm,
-        })
+        Ok(self
+            .workloads
+            .iter()
+            .map(|workload| {
+                let name = format!("{}.{}", self.name, workload.name());
+                let spec = RoundSpec {
+                    overrides: overrides.clone(),
+                    filesystems: vec![workload.filesystem()],
+                    commands: vec![workload.command(&name)],
+                    name,
+                };
+                (workload.clone(), spec)
+            })
+            .collect())
     }
 }
 
 impl Workload {
-    fn name(&self) -> String {
-        format!("{}-{}", self.filesystem.module(), self.scenario)
-    }
-
-    fn trace(&self) -> String {
-        format!("{}.flt", self.name())
+    /// `xfs-punch-vs-fault`, and what is not as usual.
+    pub fn name(&self) -> String {
+        let mut name = format!("{}-{}", self.filesystem.module(), self.scenario);
+        if !self.dax {
+            name.push_str("-page-cache");
+        }
+        if let Some(mkfs) = &self.mkfs {
+            let words = mkfs.split(|c: char| !c.is_ascii_alphanumeric());
+            for word in words.filter(|word| word.len() > 1) {
+                name.push('-');
+                name.push_str(word);
+            }
+        }
+        name
     }
 
     fn filesystem(&self) -> FilesystemJob {
-        let job = match self.filesystem {
+        let mut job = match self.filesystem {
             FilesystemKind::Xfs => FilesystemJob::xfs_dax(),
             FilesystemKind::Ext4 => FilesystemJob::ext4_dax(),
         };
+        if let Some(mkfs) = &self.mkfs {
+            job = job.made_with(mkfs);
+        }
         if self.dax {
             job
         } else {
@@ -218,9 +416,9 @@ impl Workload {
         }
     }
 
-    fn command(&self) -> CommandJob {
+    fn command(&self, name: &str) -> CommandJob {
         let target = self.filesystem().target;
-        let trace = format!("/result/{}", self.trace());
+        let trace = format!("/result/{name}.flt");
         let [how, much] = self.extent.arguments();
         let seed = self.seed.to_string();
         let argv = [
@@ -240,7 +438,7 @@ impl Workload {
             "--seed",
             &seed,
         ];
-        let mut command = CommandJob::new(&self.name(), &argv);
+        let mut command = CommandJob::new(name, &argv);
         command.timeout_seconds = self.extent.patience().as_secs();
         command
     }
@@ -254,57 +452,13 @@ impl TrialOutcome {
             .flat_map(|judged| &judged.report.findings)
             .partition(|finding| {
                 self.trial.mutation.as_ref().is_some_and(|mutation| {
-                    finding.kind.name() == mutation.expect.kind
-                        && finding.filesystem.name() == mutation.filesystem.module()
-                        && finding.operation.name() == mutation.expect.operation
+                    finding.filesystem.name() == mutation.filesystem.module()
+                        && mutation
+                            .expect
+                            .met_by(finding.kind.name(), finding.operation.name())
                 })
             })
     }
-
-    /// What went wrong in the VM itself, if something did.
-    pub fn trouble(&self) -> Option<String> {
-        (!self.vm.succeeded()).then(|| {
-            let name = self
-                .trial
-                .workloads
-                .first()
-                .map(Workload::name)
-                .unwrap_or_default();
-            account(&self.vm, &name)
-        })
-    }
-}
-
-/// The VM's end in a few words, for an error message.
-fn account(vm: &VmOutcome, command: &str) -> String {
-    let mut parts = Vec::new();
-    if vm.timed_out {
-        parts.push(format!("killed after {} s", vm.wall.as_secs()));
-    }
-    parts.extend(vm.splats.iter().map(|splat| format!("kernel: {splat}")));
-    parts.extend(vm.errors.iter().map(|error| format!("guest: {error}")));
-    if let Some(outcome) = &vm.outcome {
-        parts.extend(outcome.error.clone());
-        for command in outcome
-            .commands
-            .iter()
-            .filter(|command| !command.succeeded())
-        {
-            let stderr = fs::read_to_string(vm.result_dir.join(format!("{}.stderr", command.name)))
-                .unwrap_or_default();
-            let last = stderr.lines().last().unwrap_or("no message").to_owned();
-            parts.push(format!(
-                "{} ended with {:?}: {last}",
-                command.name, command.status
-            ));
-        }
-    } else {
-        parts.push(format!(
-            "it never answered about {command}; its console ends:\n{}",
-            vm.console_tail(15)
-        ));
-    }
-    parts.join("; ")
 }
 
 /// This executable, which is also the guest's init and recorder.

@@ -178,7 +178,8 @@ fn layout(types: &KernelTypes) -> Result<KernelLayout, TypesError> {
         inode_size: offset("inode", "i_size")?,
         inode_blkbits: offset("inode", "i_blkbits")?,
         inode_dentry: offset("inode", "i_dentry")?,
-        dentry_alias: offset("dentry", "d_u.d_alias")?,
+        // The union has no name any more in 7.3.
+        dentry_alias: offset("dentry", "d_u.d_alias").or_else(|_| offset("dentry", "d_alias"))?,
         dentry_parent: offset("dentry", "d_parent")?,
         dentry_name: offset("dentry", "d_name.name")?,
         inode_pages: offset("inode", "i_data.nrpages")?,

@@ -1,16 +1,26 @@
 //! `faultline demo`
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Instant};
+use std::{fs, process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tracer::judge::{Verdict, text};
-use workloads::lab::{Cache, Kernel, KernelSeries, host};
+use workloads::lab::{Cache, Kernel, KernelSeries, host, mutations};
 
 use crate::{
-    campaign::{Extent, Trial, TrialOutcome, own_binary},
+    campaign::{Extent, Site, Trial, TrialOutcome, own_binary, run_all},
     cli::Demo,
     progress::{self, Line},
 };
+
+/// The run that is not of a mutation.
+const STOCK: &str = "stock";
+/// What is shown unless something else is asked for.
+const SHOWN: [&str; 4] = [
+    STOCK,
+    "xfs-punch-unlocked",
+    "ext4-mkwrite-unlocked",
+    "xfs-truncate-shared",
+];
 
 /// Runs the stock kernel and the broken modules, prints each report, and ends with a table.
 pub fn run(arguments: &Demo) -> Result<ExitCode> {
@@ -22,50 +32,47 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
         Some(directory) => directory.clone(),
         None => cache.root().join("demo"),
     };
-    let mut trials = Trial::all(Extent::Time(arguments.time))?;
-    if !arguments.only.is_empty() {
-        if let Some(unknown) = arguments
-            .only
-            .iter()
-            .find(|name| trials.iter().all(|trial| trial.name != **name))
-        {
-            let names: Vec<&str> = trials.iter().map(|trial| trial.name.as_str()).collect();
-            bail!("there is no run {unknown}; there are {}", names.join(", "));
-        }
-        trials.retain(|trial| arguments.only.contains(&trial.name));
-    }
+    let extent = Extent::Time(arguments.time);
+    let chosen: Vec<&str> = if arguments.only.is_empty() {
+        SHOWN.to_vec()
+    } else {
+        arguments.only.iter().map(String::as_str).collect()
+    };
+    let trials = chosen
+        .into_iter()
+        .map(|name| match name {
+            STOCK => Ok(Trial::stock(extent)),
+            broken => Ok(Trial::broken(mutations::find(broken)?, extent)),
+        })
+        .collect::<Result<Vec<_>>>()?;
     let binary = own_binary()?;
     let mut line = Line::new();
-    let series = KernelSeries(arguments.kernel.clone());
-    let kernel = Kernel::obtain(&cache, &series, &mut |step| {
+    let mut say = |step| {
         let (words, lasting) = progress::lab_step(&step);
         line.say(&words, lasting);
-    })?;
-    let count = trials.len();
+    };
+    let series = KernelSeries(arguments.kernel.clone());
+    let kernel = Kernel::obtain(&cache, &series, &mut say)?;
+    if directory.exists() {
+        fs::remove_dir_all(&directory)
+            .with_context(|| format!("cannot empty {}", directory.display()))?;
+    }
+    let site = Site {
+        binary: &binary,
+        cache: &cache,
+        kernel: &kernel,
+        directory: &directory,
+    };
+    let outcomes = run_all(trials, site, &mut say)?;
+    drop(line);
     let mut rows = Vec::new();
     let mut as_expected = true;
-    for (index, trial) in trials.into_iter().enumerate() {
-        let name = trial.name.clone();
-        let place: PathBuf = directory.join(&name);
-        if place.exists() {
-            fs::remove_dir_all(&place)
-                .with_context(|| format!("cannot empty {}", place.display()))?;
-        }
-        let outcome = trial.run(&binary, &cache, &kernel, &place, &mut |step| {
-            let (words, lasting) = progress::lab_step(&step);
-            line.say(&format!("[{}/{count}] {name}: {words}", index + 1), lasting);
-        })?;
-        line.keep(&format!(
-            "[{}/{count}] {name}: {:.0} s",
-            index + 1,
-            outcome.vm.wall.as_secs_f64()
-        ));
-        print(&outcome);
-        let (row, expected) = summarise(&outcome);
+    for outcome in &outcomes {
+        print(outcome);
+        let (row, expected) = summarise(outcome);
         as_expected &= expected;
         rows.push(row);
     }
-    drop(line);
     println!(
         "{:24} {:13} {:>9} {:>8} {:>7}  found",
         "run", "verdict", "events", "windows", "met"
@@ -95,14 +102,14 @@ fn print(outcome: &TrialOutcome) {
     for judged in &outcome.judged {
         println!("\n{}", text::render(&judged.report));
     }
-    if let Some(trouble) = outcome.trouble() {
+    if !outcome.trouble.is_empty() {
         // A broken kernel may well notice its own damage; a stock one must not.
         let whose = if outcome.trial.mutation.is_some() {
             "the damage itself"
         } else {
             "trouble in the VM"
         };
-        println!("{whose}: {trouble}\n");
+        println!("{whose}: {}\n", outcome.trouble.join("; "));
     }
 }
 
@@ -151,7 +158,7 @@ fn summarise(outcome: &TrialOutcome) -> (String, bool) {
         && if broken {
             !expected.is_empty()
         } else {
-            clean && outcome.trouble().is_none()
+            clean && outcome.trouble.is_empty()
         };
     let mut verdict = verdicts.clone();
     verdict.dedup();

@@ -11,7 +11,7 @@ use tracer::{
     trace::{Mount, PlannedHook},
     units::Device,
 };
-use workloads::lab::{Cache, CommandJob, Kernel, KernelSeries, Vm, VmSpec, host};
+use workloads::lab::{Cache, CommandJob, Kernel, KernelSeries, RoundSpec, Vm, VmSpec, host};
 
 use super::record::watched;
 use crate::{
@@ -153,8 +153,9 @@ fn elsewhere(series: &str) -> Result<ExitCode> {
         line.say(&words, lasting);
     };
     let kernel = Kernel::obtain(&cache, &KernelSeries(series.to_owned()), &mut say)?;
-    let mut spec = VmSpec::new(&kernel, own_binary()?);
-    spec.commands = vec![CommandJob::new("doctor", &["faultline", "doctor"])];
+    let mut round = RoundSpec::new("round");
+    round.commands = vec![CommandJob::new("doctor", &["faultline", "doctor"])];
+    let spec = VmSpec::new(&kernel, own_binary()?, vec![round]);
     let outcome = Vm::run(&cache, &spec, &mut say)?;
     drop(line);
     let text = fs::read_to_string(outcome.result_dir.join("doctor.stdout")).with_context(|| {
@@ -164,6 +165,12 @@ fn elsewhere(series: &str) -> Result<ExitCode> {
         )
     })?;
     print!("{text}");
+    let complaints =
+        fs::read_to_string(outcome.result_dir.join("doctor.stderr")).unwrap_or_default();
+    eprint!("{complaints}");
+    for splat in &outcome.splats {
+        eprintln!("faultline: the guest's kernel complained: {splat}");
+    }
     let status = outcome
         .outcome
         .and_then(|answer| answer.commands.first().and_then(|command| command.status));

@@ -4,7 +4,7 @@ use std::{fs, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use workloads::lab::{
-    Cache, CommandJob, FilesystemKind, HostBinary, Kernel, KernelSeries, ModuleOverride,
+    Cache, CommandJob, FilesystemKind, HostBinary, Kernel, KernelSeries, ModuleOverride, RoundSpec,
     Vm as Guest, VmSpec, host, modules, mutations,
 };
 
@@ -48,23 +48,23 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
         }
     };
     let kernel = Kernel::obtain(&cache, &KernelSeries(arguments.kernel.clone()), &mut say)?;
-    let mut spec = VmSpec::new(&kernel, own_binary()?);
+    let mut round = RoundSpec::new("round");
     if let Some((filesystem, patch)) = changed {
         host::require(&host::build_tools(None))?;
         let object = modules::build(&cache, &kernel, filesystem, &patch, &mut say)?;
-        spec.overrides.push(ModuleOverride {
+        round.overrides.push(ModuleOverride {
             name: filesystem.module().to_owned(),
             object,
         });
     }
     if arguments.page_cache {
-        spec.filesystems = spec
+        round.filesystems = round
             .filesystems
             .into_iter()
             .map(|job| job.through_page_cache())
             .collect();
     }
-    for job in &mut spec.filesystems {
+    for job in &mut round.filesystems {
         let kind = job.kind;
         if let Some((_, mkfs)) = arguments.mkfs.iter().rfind(|(of, _)| *of == kind) {
             *job = job.clone().made_with(mkfs);
@@ -76,13 +76,14 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
     let Some(program) = arguments.command.first() else {
         bail!("name a command to run in the guest")
     };
-    if !BUILT_IN.contains(&program.as_str()) && host::find_program(program).is_some() {
-        spec.host_binaries.push(HostBinary::named(program));
-    }
     let argv: Vec<&str> = arguments.command.iter().map(String::as_str).collect();
     let mut job = CommandJob::new("command", &argv);
     job.timeout_seconds = arguments.timeout.as_secs();
-    spec.commands = vec![job];
+    round.commands = vec![job];
+    let mut spec = VmSpec::new(&kernel, own_binary()?, vec![round]);
+    if !BUILT_IN.contains(&program.as_str()) && host::find_program(program).is_some() {
+        spec.host_binaries.push(HostBinary::named(program));
+    }
     spec.timeout = arguments.timeout;
     spec.result_dir = arguments.result.clone();
     let outcome = Guest::run(&cache, &spec, &mut say)?;
@@ -111,7 +112,11 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
             outcome.console_tail(15)
         );
     };
-    if let Some(error) = &answer.error {
+    let rounds = answer
+        .rounds
+        .iter()
+        .filter_map(|round| round.error.as_ref());
+    if let Some(error) = answer.error.iter().chain(rounds).next() {
         bail!("the guest failed: {error}");
     }
     let status = answer.commands.first().and_then(|command| command.status);

@@ -63,6 +63,24 @@ pub fn classify(line: &str) -> Line {
     Line::Other(clean)
 }
 
+/// What the console showed from the start of a round on; nothing if the round never began.
+pub fn part_of<'a>(console: &'a [u8], round: &str) -> &'a [u8] {
+    let mark = format!("{CONSOLE_PREFIX}stage round {round}");
+    let starts = |line: &[u8]| {
+        line.windows(mark.len())
+            .any(|window| window == mark.as_bytes())
+            && String::from_utf8_lossy(line).trim_end().ends_with(&mark)
+    };
+    let mut at = 0;
+    for line in console.split_inclusive(|byte| *byte == b'\n') {
+        if starts(line) {
+            return &console[at..];
+        }
+        at += line.len();
+    }
+    &[]
+}
+
 /// The kernel's complaints in a console or kernel log, without time stamps, each once.
 pub fn splats(text: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
@@ -155,6 +173,18 @@ WARNING: mkfs: this comes from a program
         for (splat, start) in splats.iter().zip(starts) {
             assert!(splat.starts_with(start), "{splat}");
         }
+    }
+
+    #[test]
+    fn a_round_has_its_part_of_the_console() {
+        let console =
+            b"boot\nfaultline-guest: stage round ab\r\none\nfaultline-guest: stage round a\ntwo\n";
+        assert_eq!(
+            part_of(console, "a"),
+            b"faultline-guest: stage round a\ntwo\n"
+        );
+        assert!(part_of(console, "ab").ends_with(b"two\n"));
+        assert!(part_of(console, "b").is_empty());
     }
 
     #[test]

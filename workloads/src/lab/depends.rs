@@ -62,18 +62,14 @@ impl ModuleIndex {
     }
 
     /// The wanted modules and all they need, each after what it needs; built-in ones are
-    /// left out. A module in `overrides` replaces the kernel's own.
+    /// left out.
     ///
     /// # Errors
     /// A module is neither there nor built in, or cannot be decompressed.
-    pub fn load_order(
-        &self,
-        wanted: &[&str],
-        overrides: &BTreeMap<String, PathBuf>,
-    ) -> Result<Vec<ModuleFile>> {
+    pub fn load_order(&self, wanted: &[&str]) -> Result<Vec<ModuleFile>> {
         let mut objects = BTreeMap::new();
         let order = order(wanted, &mut |name| {
-            if let Some(path) = overrides.get(name).or_else(|| self.files.get(name)) {
+            if let Some(path) = self.files.get(name) {
                 let object = read_object(path)?;
                 let needs = needs_of(&object);
                 objects.insert(name.to_owned(), object);

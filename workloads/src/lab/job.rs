@@ -14,10 +14,16 @@ pub const RESULT_DIR: &str = "/result";
 pub const RESULT_TAG: &str = "result";
 /// Name of the answer inside the shared directory.
 pub const OUTCOME_NAME: &str = "outcome.json";
-/// Name of the kernel log inside the shared directory.
+/// Name of the kernel log inside the shared directory; what was said within a round is in
+/// [`round_log`].
 pub const DMESG_NAME: &str = "dmesg.txt";
 /// What starts every line the guest program prints on the console.
 pub const CONSOLE_PREFIX: &str = "faultline-guest: ";
+
+/// Name of a round's kernel log inside the shared directory.
+pub fn round_log(round: &str) -> String {
+    format!("{round}.dmesg")
+}
 
 /// A filesystem the lab can make, mount and rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -148,15 +154,36 @@ impl CommandJob {
     }
 }
 
-/// All a guest has to do.
+/// A module in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Job {
-    /// Modules to load, in order: file names below [`MODULE_DIR`].
-    pub modules: Vec<String>,
+pub struct ModuleJob {
+    /// Its name, for removing it.
+    pub name: String,
+    /// File name below [`MODULE_DIR`].
+    pub file: String,
+}
+
+/// Modules loaded, filesystems made afresh and mounted, commands run on them, and all of it
+/// taken down again: many rounds cost one boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    /// Names it, and its kernel log, `NAME.dmesg`; no slash.
+    pub name: String,
+    /// Modules of this round, in order of loading.
+    pub modules: Vec<ModuleJob>,
     /// Filesystems to make and mount, in order.
     pub filesystems: Vec<FilesystemJob>,
     /// Commands to run, in order; one that fails does not stop the next.
     pub commands: Vec<CommandJob>,
+}
+
+/// All a guest has to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Modules to load first, in order: file names below [`MODULE_DIR`].
+    pub modules: Vec<String>,
+    /// What to do then, one after the other; one that cannot be taken down is the last.
+    pub rounds: Vec<Round>,
 }
 
 /// How far the guest came.
@@ -170,12 +197,8 @@ pub enum GuestStage {
     Modules,
     /// Waiting for the block devices.
     Devices,
-    /// Making and mounting filesystems.
-    Filesystems,
-    /// Running the commands.
-    Commands,
-    /// Unmounting.
-    Unmount,
+    /// Doing the rounds.
+    Rounds,
     /// Everything was done.
     Done,
 }
@@ -213,6 +236,19 @@ impl CommandOutcome {
     }
 }
 
+/// What became of a round.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RoundOutcome {
+    /// Name from the job.
+    pub name: String,
+    /// Filesystems mounted.
+    pub mounts: Vec<MountOutcome>,
+    /// Whether it came to its end, good or bad, and was taken down.
+    pub over: bool,
+    /// The error that stopped it or kept it from being taken down.
+    pub error: Option<String>,
+}
+
 /// The guest's answer; written again after every step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Outcome {
@@ -224,9 +260,9 @@ pub struct Outcome {
     pub boot_seconds: f64,
     /// Kernel's clock when the first command started, in seconds.
     pub ready_seconds: Option<f64>,
-    /// Filesystems mounted.
-    pub mounts: Vec<MountOutcome>,
-    /// Commands that ended.
+    /// Rounds that began.
+    pub rounds: Vec<RoundOutcome>,
+    /// Commands that ended, of all rounds.
     pub commands: Vec<CommandOutcome>,
     /// The error that stopped the job.
     pub error: Option<String>,
@@ -241,6 +277,7 @@ impl Outcome {
     pub fn succeeded(&self) -> bool {
         self.stage == GuestStage::Done
             && self.error.is_none()
+            && self.rounds.iter().all(|round| round.error.is_none())
             && self.commands.iter().all(CommandOutcome::succeeded)
     }
 }
@@ -252,15 +289,22 @@ mod tests {
     #[test]
     fn a_job_survives_json() {
         let job = Job {
-            modules: vec!["libnvdimm.ko".into(), "xfs.ko".into()],
-            filesystems: vec![
-                FilesystemJob::xfs_dax(),
-                FilesystemJob::ext4_dax().through_page_cache(),
-            ],
-            commands: vec![CommandJob {
-                env: BTreeMap::from([("RUST_BACKTRACE".into(), "1".into())]),
-                console: true,
-                ..CommandJob::new("list", &["ls", "/mnt/xfs"])
+            modules: vec!["libnvdimm.ko".into()],
+            rounds: vec![Round {
+                name: "a".into(),
+                modules: vec![ModuleJob {
+                    name: "xfs".into(),
+                    file: "a/xfs.ko".into(),
+                }],
+                filesystems: vec![
+                    FilesystemJob::xfs_dax(),
+                    FilesystemJob::ext4_dax().through_page_cache(),
+                ],
+                commands: vec![CommandJob {
+                    env: BTreeMap::from([("RUST_BACKTRACE".into(), "1".into())]),
+                    console: true,
+                    ..CommandJob::new("list", &["ls", "/mnt/xfs"])
+                }],
             }],
         };
         let text = serde_json::to_string(&job).unwrap();

@@ -29,5 +29,5 @@ pub use kernel::{Kernel, KernelSeries};
 pub use mutations::Mutation;
 pub use progress::Progress;
 pub use qemu::Accelerator;
-pub use spec::{HostBinary, ModuleOverride, PmemRegion, VmSpec};
+pub use spec::{HostBinary, ModuleOverride, PmemRegion, RoundSpec, VmSpec};
 pub use vm::{Vm, VmOutcome};

@@ -20,10 +20,17 @@ pub enum Mode {
 pub struct Expectation<'a> {
     /// Kind of the finding, `op-unprotected`.
     pub kind: &'a str,
-    /// Operation, `fallocate/PUNCH_HOLE`.
+    /// Operation, `fallocate/PUNCH_HOLE`; with several, any will do: `a,b`.
     pub operation: &'a str,
-    /// Lock class, `invalidate_lock`.
+    /// Lock class, `invalidate_lock`; `-` if the rule is about none.
     pub lock: &'a str,
+}
+
+impl Expectation<'_> {
+    /// Whether a finding of this kind and operation is the one.
+    pub fn met_by(&self, kind: &str, operation: &str) -> bool {
+        self.kind == kind && self.operation.split(',').any(|name| name == operation)
+    }
 }
 
 /// A patch with its parsed header.
@@ -39,6 +46,8 @@ pub struct Mutation<'a> {
     pub expect: Expectation<'a>,
     /// How to mount.
     pub mode: Mode,
+    /// mkfs arguments that the bug needs, instead of the usual ones.
+    pub mkfs: Option<&'a str>,
     /// The workload that meets the bug, `punch-vs-fault`.
     pub scenario: &'a str,
     /// What is wrong, in a sentence or two.
@@ -109,6 +118,7 @@ pub fn parse(text: &str) -> Result<Mutation<'_>> {
             "page-cache" => Mode::PageCache,
             other => bail!("mode `{other}` is neither dax nor page-cache"),
         },
+        mkfs: value("mkfs").ok(),
         scenario: value("scenario")?,
         description: prose
             .iter()

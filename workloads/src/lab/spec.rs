@@ -1,6 +1,6 @@
 //! What a run is asked for: kernel, machine, filesystems and commands.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::depends::{ModuleFile, ModuleIndex};
 use super::initramfs::{self, Archive};
-use super::job::{CommandJob, FilesystemJob, Job};
+use super::job::{CommandJob, FilesystemJob, FilesystemKind, Job, MODULE_DIR, ModuleJob, Round};
 use super::kernel::Kernel;
 use super::qemu::Accelerator;
 
@@ -67,19 +67,40 @@ impl HostBinary {
     }
 }
 
+/// Filesystems made afresh, with the kernel's own modules or others, and what to run on them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoundSpec {
+    /// Names it; no slash, and no other round's.
+    pub name: String,
+    /// Filesystem modules that replace the kernel's own during this round.
+    pub overrides: Vec<ModuleOverride>,
+    /// Filesystems to make and mount.
+    pub filesystems: Vec<FilesystemJob>,
+    /// Commands to run; their names are no other round's.
+    pub commands: Vec<CommandJob>,
+}
+
+impl RoundSpec {
+    /// Both filesystems with DAX and their own modules, no commands.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            overrides: Vec::new(),
+            filesystems: vec![FilesystemJob::xfs_dax(), FilesystemJob::ext4_dax()],
+            commands: Vec::new(),
+        }
+    }
+}
+
 /// What to boot and what to do there.
 #[derive(Debug, Clone)]
 pub struct VmSpec<'a> {
     /// The kernel.
     pub kernel: &'a Kernel,
-    /// Modules that replace the kernel's own.
-    pub overrides: Vec<ModuleOverride>,
-    /// Modules to load beyond those of the job.
+    /// Modules to load beyond those that the rounds need.
     pub modules: Vec<String>,
-    /// Filesystems to make and mount.
-    pub filesystems: Vec<FilesystemJob>,
-    /// Commands to run.
-    pub commands: Vec<CommandJob>,
+    /// What to do, one after the other.
+    pub rounds: Vec<RoundSpec>,
     /// Becomes `/init` and `/usr/bin/faultline`; must call [`super::guest::run`] as pid 1.
     pub binary: PathBuf,
     /// Further programs of the host.
@@ -105,14 +126,12 @@ pub struct VmSpec<'a> {
 }
 
 impl<'a> VmSpec<'a> {
-    /// Both filesystems with DAX, no commands, and sizes that are known to work.
-    pub fn new(kernel: &'a Kernel, binary: impl Into<PathBuf>) -> Self {
+    /// These rounds, on a machine of a size that is known to work.
+    pub fn new(kernel: &'a Kernel, binary: impl Into<PathBuf>, rounds: Vec<RoundSpec>) -> Self {
         Self {
             kernel,
-            overrides: Vec::new(),
             modules: Vec::new(),
-            filesystems: vec![FilesystemJob::xfs_dax(), FilesystemJob::ext4_dax()],
-            commands: Vec::new(),
+            rounds,
             binary: binary.into(),
             host_binaries: Vec::new(),
             files: Vec::new(),
@@ -133,14 +152,6 @@ impl<'a> VmSpec<'a> {
             result_dir: None,
             accelerator: None,
             kernel_arguments: Vec::new(),
-        }
-    }
-
-    fn job(&self, modules: Vec<String>) -> Job {
-        Job {
-            modules,
-            filesystems: self.filesystems.clone(),
-            commands: self.commands.clone(),
         }
     }
 
@@ -196,8 +207,8 @@ impl<'a> VmSpec<'a> {
         let mut archive = Archive::new();
         archive.program(&self.binary, "init")?;
         archive.link("usr/bin/faultline", "/init");
-        for filesystem in &self.filesystems {
-            let mkfs = format!("mkfs.{}", filesystem.kind.module());
+        for kind in self.kinds() {
+            let mkfs = format!("mkfs.{}", kind.module());
             archive.program(&initramfs::resolve(&mkfs)?, &format!("sbin/{mkfs}"))?;
         }
         for binary in &self.host_binaries {
@@ -209,37 +220,73 @@ impl<'a> VmSpec<'a> {
             archive.file(target, data, false);
         }
         archive.busybox()?;
-        let order = self.load_order()?;
-        let modules = archive.modules(order);
-        archive.job(&self.job(modules))?;
+        let index = ModuleIndex::scan(&self.kernel.modules_dir)?;
+        // Those of the filesystems come and go with the rounds; what they need stays.
+        let (own, base): (Vec<ModuleFile>, Vec<ModuleFile>) = self
+            .load_order(&index)?
+            .into_iter()
+            .partition(|module| self.kinds().iter().any(|kind| kind.module() == module.name));
+        let modules = archive.modules(base);
+        archive.modules(own);
+        let rounds = self
+            .rounds
+            .iter()
+            .map(|round| round.place(&index, self.kernel, &mut archive))
+            .collect::<Result<_>>()?;
+        archive.job(&Job { modules, rounds })?;
         Ok(archive)
     }
 
-    fn load_order(&self) -> Result<Vec<ModuleFile>> {
-        let index = ModuleIndex::scan(&self.kernel.modules_dir)?;
-        let overrides: BTreeMap<String, PathBuf> = self
-            .overrides
+    fn kinds(&self) -> BTreeSet<FilesystemKind> {
+        self.rounds
             .iter()
-            .map(|module| (module.name.clone(), module.object.clone()))
-            .collect();
+            .flat_map(|round| &round.filesystems)
+            .map(|filesystem| filesystem.kind)
+            .collect()
+    }
+
+    fn load_order(&self, index: &ModuleIndex) -> Result<Vec<ModuleFile>> {
         let mut wanted: Vec<&str> = BASE_MODULES.to_vec();
-        wanted.extend(
-            self.filesystems
-                .iter()
-                .map(|filesystem| filesystem.kind.module()),
-        );
-        wanted.extend(self.overrides.iter().map(|module| module.name.as_str()));
+        wanted.extend(self.kinds().iter().map(|kind| kind.module()));
         wanted.extend(self.modules.iter().map(String::as_str));
-        for module in &self.overrides {
-            if index.is_builtin(&module.name) {
-                bail!(
-                    "{} is built into kernel {} and cannot be replaced; take another image",
-                    module.name,
-                    self.kernel.release
-                );
-            }
+        index.load_order(&wanted)
+    }
+}
+
+impl RoundSpec {
+    /// Adds the round's own modules to the archive; returns what the guest is told.
+    fn place(&self, index: &ModuleIndex, kernel: &Kernel, archive: &mut Archive) -> Result<Round> {
+        let mut modules = Vec::new();
+        for filesystem in &self.filesystems {
+            let name = filesystem.kind.module();
+            let other = self.overrides.iter().find(|module| module.name == name);
+            let file = match other {
+                None if index.is_builtin(name) => continue,
+                None => format!("{name}.ko"),
+                Some(_) if index.is_builtin(name) => bail!(
+                    "{name} is built into kernel {} and cannot be replaced; take another image",
+                    kernel.release
+                ),
+                Some(module) => {
+                    let file = format!("{}/{name}.ko", self.name);
+                    let object = fs::read(&module.object).with_context(|| {
+                        format!("cannot read the module {}", module.object.display())
+                    })?;
+                    archive.file(&format!("{MODULE_DIR}/{file}"), object, false);
+                    file
+                }
+            };
+            modules.push(ModuleJob {
+                name: name.to_owned(),
+                file,
+            });
         }
-        index.load_order(&wanted, &overrides)
+        Ok(Round {
+            name: self.name.clone(),
+            modules,
+            filesystems: self.filesystems.clone(),
+            commands: self.commands.clone(),
+        })
     }
 }
 
@@ -260,7 +307,7 @@ pub(super) mod tests {
     #[test]
     fn the_command_line_carries_regions_and_arguments() {
         let kernel = kernel();
-        let mut spec = VmSpec::new(&kernel, "/init");
+        let mut spec = VmSpec::new(&kernel, "/init", Vec::new());
         spec.kernel_arguments.push("slub_debug=FZ".into());
         let line = spec.command_line();
         assert!(
@@ -283,7 +330,7 @@ pub(super) mod tests {
                 .collect();
             VmSpec {
                 regions,
-                ..VmSpec::new(&kernel, "/init")
+                ..VmSpec::new(&kernel, "/init", Vec::new())
             }
             .check_regions()
         };

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::cache::Cache;
 use super::console::{self, Line};
-use super::job::{DMESG_NAME, OUTCOME_NAME, Outcome, RESULT_TAG};
+use super::job::{DMESG_NAME, OUTCOME_NAME, Outcome, RESULT_TAG, round_log};
 use super::packages::tail;
 use super::progress::{Progress, ProgressFn};
 use super::qemu::{self, Accelerator, Guarded, Machine};
@@ -56,12 +56,23 @@ impl VmOutcome {
             && self.outcome.as_ref().is_some_and(Outcome::succeeded)
     }
 
+    /// The kernel's complaints during one round: from its own log, or from the console if
+    /// the guest died in it.
+    pub fn splats_of(&self, round: &str) -> Vec<String> {
+        let log = fs::read(self.result_dir.join(round_log(round))).unwrap_or_else(|_| {
+            let console = fs::read(&self.console).unwrap_or_default();
+            console::part_of(&console, round).to_vec()
+        });
+        console::splats(&String::from_utf8_lossy(&log))
+    }
+
     /// Why the run says nothing about the guest, if it was the emulator that ended it.
-    fn spoiled(&self) -> Option<&'static str> {
+    pub fn spoiled(&self) -> Option<&'static str> {
         let emulated = self.accel == Accelerator::Tcg;
         // Patching code goes through a breakpoint (arch/x86/kernel/alternative.c:
-        // text_poke_bp_batch). With several virtual processors TCG may run one that was taken
-        // away already, and the kernel dies of a breakpoint that nobody set.
+        // text_poke_bp_batch). QEMU before 8.1 may translate a page while another virtual
+        // processor writes to it, and so run a breakpoint that was taken away already: the
+        // kernel dies of one that nobody set.
         if emulated
             && self
                 .splats
@@ -216,6 +227,11 @@ impl Vm {
         let mut log = fs::read(&self.console).unwrap_or_default();
         log.push(b'\n');
         log.extend(fs::read(self.result_dir.join(DMESG_NAME)).unwrap_or_default());
+        for round in outcome.iter().flat_map(|outcome| &outcome.rounds) {
+            log.push(b'\n');
+            let file = self.result_dir.join(round_log(&round.name));
+            log.extend(fs::read(file).unwrap_or_default());
+        }
         Ok(VmOutcome {
             outcome,
             splats: console::splats(&String::from_utf8_lossy(&log)),
@@ -305,7 +321,7 @@ mod tests {
         let kernel = kernel();
         let spec = VmSpec {
             result_dir: Some(dir.path().to_owned()),
-            ..VmSpec::new(&kernel, "/init")
+            ..VmSpec::new(&kernel, "/init", Vec::new())
         };
         result_dir(&spec).unwrap();
         assert_eq!(read_outcome(dir.path()).unwrap(), None);

@@ -3,7 +3,9 @@
 use std::{fs, process::ExitCode};
 
 use anyhow::{Result, bail};
-use workloads::lab::{Cache, CommandJob, HostBinary, Kernel, KernelSeries, Vm, VmSpec, host};
+use workloads::lab::{
+    Cache, CommandJob, HostBinary, Kernel, KernelSeries, RoundSpec, Vm, VmSpec, host,
+};
 
 use super::machine;
 use crate::{
@@ -24,12 +26,9 @@ pub fn run(arguments: &BenchVm) -> Result<ExitCode> {
         line.say(&words, lasting);
     };
     let kernel = Kernel::obtain(&cache, &KernelSeries(arguments.kernel.clone()), &mut say)?;
-    let mut spec = VmSpec::new(&kernel, own_binary()?);
-    if host::find_program("perf").is_some() {
-        spec.host_binaries.push(HostBinary::named("perf"));
-    }
+    let mut round = RoundSpec::new("round");
     let (faults, rounds) = (arguments.faults.to_string(), arguments.rounds.to_string());
-    spec.commands = spec
+    round.commands = round
         .filesystems
         .iter()
         .map(|filesystem| {
@@ -48,10 +47,15 @@ pub fn run(arguments: &BenchVm) -> Result<ExitCode> {
             command
         })
         .collect();
+    let commands = round.commands.clone();
+    let mut spec = VmSpec::new(&kernel, own_binary()?, vec![round]);
+    if host::find_program("perf").is_some() {
+        spec.host_binaries.push(HostBinary::named("perf"));
+    }
     spec.timeout = arguments.timeout;
     let outcome = Vm::run(&cache, &spec, &mut say)?;
     drop(line);
-    for command in &spec.commands {
+    for command in &commands {
         let read = |stream: &str| {
             let file = format!("{}.{stream}", command.name);
             fs::read_to_string(outcome.result_dir.join(file)).unwrap_or_default()

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,8 +10,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use crate::lab::job::{CommandJob, CommandOutcome, FilesystemJob};
@@ -203,34 +204,73 @@ fn group_of(child: &Child) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(child.id())?))
 }
 
-/// Waits for the end of a process without reaping it.
+/// Keeps SIGCHLD for [`ends_within`], in this thread and those it starts; programs get a
+/// fresh mask from the standard library.
+///
+/// # Errors
+/// The kernel refuses, which it never does.
+pub(super) fn watch_children() -> Result<()> {
+    children()
+        .thread_block()
+        .context("cannot hold SIGCHLD back")
+}
+
+fn children() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    set
+}
+
+/// Waits for the end of a process without reaping it. Orphans, whom pid 1 inherits, are
+/// reaped as they end: a daemon that waits for its grandchild to be gone would wait for ever.
 fn ends_within(child: &Child, limit: Duration) -> Result<bool> {
-    // SAFETY: plain system call; the result is checked.
-    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-    let raw = i32::try_from(raw)?;
-    if raw < 0 {
-        return Err(io::Error::last_os_error()).context("cannot watch the command");
-    }
-    // SAFETY: the descriptor was just opened and has no other owner.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(raw) };
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let ends = SignalFd::with_flags(&children(), flags).context("cannot watch the command")?;
     let deadline = Instant::now() + limit;
     loop {
+        if reap_others(pid)? {
+            return Ok(true);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
+        if left < Duration::from_millis(1) {
+            return Ok(false);
+        }
         let mut poll = libc::pollfd {
-            fd: pidfd.as_raw_fd(),
+            fd: ends.as_raw_fd(),
             events: libc::POLLIN,
             revents: 0,
         };
         let milliseconds = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: one descriptor, and the array lives across the call.
-        match unsafe { libc::poll(&mut poll, 1, milliseconds) } {
-            1 => return Ok(true),
-            0 if left < Duration::from_millis(1) => return Ok(false),
-            0 => {}
-            _ => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error).context("cannot wait for the command");
+        if unsafe { libc::poll(&mut poll, 1, milliseconds) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error).context("cannot wait for the command");
+            }
+        }
+        // One signal may stand for many ends; all are looked for above.
+        while ends.read_signal().is_ok_and(|signal| signal.is_some()) {}
+    }
+}
+
+/// Reaps every ended child but this one; says whether this one has ended.
+fn reap_others(child: Pid) -> Result<bool> {
+    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    if waitid(Id::Pid(child), peek).context("cannot wait for the command")?
+        != WaitStatus::StillAlive
+    {
+        return Ok(true);
+    }
+    loop {
+        match waitid(Id::All, peek) {
+            // Ended since it was asked for above.
+            Ok(status) if status.pid() == Some(child) => return Ok(true),
+            Ok(WaitStatus::StillAlive) | Err(_) => return Ok(false),
+            Ok(status) => {
+                if let Some(orphan) = status.pid() {
+                    // It has ended, so this does not wait, and pid 1 is its only parent.
+                    let _ = waitpid(orphan, None);
                 }
             }
         }

@@ -3,15 +3,16 @@
 mod command;
 mod system;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::job::{
     CONSOLE_PREFIX, DMESG_NAME, FilesystemJob, GuestStage, JOB_PATH, Job, MountOutcome,
-    OUTCOME_NAME, Outcome, RESULT_DIR,
+    OUTCOME_NAME, Outcome, RESULT_DIR, Round, RoundOutcome, round_log,
 };
 
 /// A filesystem whose unmount hangs must not keep the machine on.
@@ -51,12 +52,15 @@ fn say(message: &str) {
 struct Guest {
     outcome: Outcome,
     shared: bool,
-    targets: Vec<String>,
 }
 
 impl Guest {
     fn work(&mut self) -> Result<()> {
+        command::watch_children()?;
         self.outcome.warnings = system::mount_pseudo_filesystems()?;
+        if let Err(error) = system::lengthen_slices() {
+            self.outcome.warnings.push(format!("{error:#}"));
+        }
         self.outcome.boot_seconds = system::uptime();
         self.outcome.release = system::release();
         self.stage(GuestStage::Boot);
@@ -74,11 +78,44 @@ impl Guest {
         }
 
         self.stage(GuestStage::Devices);
-        for filesystem in &job.filesystems {
-            system::wait_for(Path::new(&filesystem.device), DEVICE_LIMIT)?;
+        let devices: BTreeSet<&str> = job
+            .rounds
+            .iter()
+            .flat_map(|round| &round.filesystems)
+            .map(|filesystem| filesystem.device.as_str())
+            .collect();
+        for device in devices {
+            system::wait_for(Path::new(device), DEVICE_LIMIT)?;
         }
-        self.stage(GuestStage::Filesystems);
-        for filesystem in &job.filesystems {
+        self.stage(GuestStage::Rounds);
+        for round in &job.rounds {
+            say(&format!("stage round {}", round.name));
+            self.outcome.rounds.push(RoundOutcome {
+                name: round.name.clone(),
+                ..RoundOutcome::default()
+            });
+            let worked = self.round(round);
+            self.take_down(round, worked)?;
+        }
+        Ok(())
+    }
+
+    fn current(&mut self) -> &mut RoundOutcome {
+        // A round was entered before anything is said of it.
+        if self.outcome.rounds.is_empty() {
+            self.outcome.rounds.push(RoundOutcome::default());
+        }
+        let last = self.outcome.rounds.len() - 1;
+        &mut self.outcome.rounds[last]
+    }
+
+    fn round(&mut self, round: &Round) -> Result<()> {
+        // A warning that a kernel prints once must be there for every round.
+        let _ = fs::write("/sys/kernel/debug/clear_warn_once", "1");
+        for module in &round.modules {
+            system::load_module(&module.file)?;
+        }
+        for filesystem in &round.filesystems {
             self.mount(filesystem).with_context(|| {
                 format!(
                     "{} on {} with `{}`",
@@ -88,10 +125,12 @@ impl Guest {
                 )
             })?;
         }
-        self.stage(GuestStage::Commands);
-        self.outcome.ready_seconds = Some(system::uptime());
-        for command in &job.commands {
+        if self.outcome.ready_seconds.is_none() {
+            self.outcome.ready_seconds = Some(system::uptime());
+        }
+        for command in &round.commands {
             say(&format!("stage command {}", command.name));
+            self.report();
             let result = command::run(command, Path::new(RESULT_DIR));
             self.outcome.commands.push(result);
             self.report();
@@ -102,13 +141,53 @@ impl Guest {
     fn mount(&mut self, filesystem: &FilesystemJob) -> Result<()> {
         command::mkfs(filesystem, MKFS_LIMIT)?;
         system::mount_filesystem(filesystem)?;
-        self.targets.push(filesystem.target.clone());
         let mounted = system::mount_line(&filesystem.target).unwrap_or_default();
-        self.outcome.mounts.push(MountOutcome {
+        self.current().mounts.push(MountOutcome {
             target: filesystem.target.clone(),
             mounted,
         });
         Ok(())
+    }
+
+    /// Unmounts, removes the round's modules and writes its kernel log. A round that cannot be
+    /// taken down would spoil the next, so it ends the job; one that merely failed does not.
+    fn take_down(&mut self, round: &Round, worked: Result<()>) -> Result<()> {
+        command::kill_everything();
+        let targets = self
+            .current()
+            .mounts
+            .iter()
+            .map(|mount| mount.target.clone())
+            .collect();
+        let mut clear = system::unmount_within(targets, UNMOUNT_LIMIT);
+        for module in round.modules.iter().rev() {
+            clear = clear.and_then(|()| system::remove_module_within(&module.name, UNMOUNT_LIMIT));
+        }
+        let log = system::take_kernel_log();
+        if worked.is_err() || clear.is_err() || self.failed() {
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(DMESG_TAIL)..];
+            self.outcome.dmesg_tail = tail.iter().map(|line| (*line).to_owned()).collect();
+        }
+        write_log(&round_log(&round.name), &log);
+        let error = worked
+            .err()
+            .or(clear.as_ref().err().map(|error| anyhow!("{error:#}")));
+        if let Some(error) = error {
+            let error = format!("{error:#}");
+            say(&format!("error: {error}"));
+            self.current().error = Some(error);
+        }
+        self.current().over = true;
+        self.report();
+        clear.with_context(|| format!("round {} cannot be taken down", round.name))
+    }
+
+    fn failed(&self) -> bool {
+        self.outcome
+            .commands
+            .iter()
+            .any(|command| !command.succeeded())
     }
 
     fn stage(&mut self, stage: GuestStage) {
@@ -117,36 +196,12 @@ impl Guest {
         self.report();
     }
 
-    /// Unmounts what can be unmounted in time and writes the last report.
+    /// Writes the last report.
     fn finish(&mut self) {
-        let failed = self.outcome.error.is_some()
-            || self
-                .outcome
-                .commands
-                .iter()
-                .any(|command| !command.succeeded());
-        let done = self.outcome.error.is_none();
-        if done {
-            self.stage(GuestStage::Unmount);
+        if self.shared {
+            write_log(DMESG_NAME, &system::take_kernel_log());
         }
-        command::kill_everything();
-        let targets = std::mem::take(&mut self.targets);
-        let hung = system::unmount_within(targets, UNMOUNT_LIMIT);
-        if let Err(error) = &hung {
-            self.outcome.warnings.push(format!("{error:#}"));
-        }
-        let log = system::kernel_log();
-        if failed || hung.is_err() {
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(DMESG_TAIL)..];
-            self.outcome.dmesg_tail = tail.iter().map(|line| (*line).to_owned()).collect();
-        }
-        if self.shared
-            && let Err(error) = fs::write(Path::new(RESULT_DIR).join(DMESG_NAME), &log)
-        {
-            say(&format!("error: cannot write {DMESG_NAME}: {error}"));
-        }
-        if done {
+        if self.outcome.error.is_none() {
             self.stage(GuestStage::Done);
         } else {
             self.report();
@@ -170,5 +225,11 @@ impl Guest {
         if let Err(error) = written {
             say(&format!("error: cannot write {OUTCOME_NAME}: {error:#}"));
         }
+    }
+}
+
+fn write_log(name: &str, log: &str) {
+    if let Err(error) = fs::write(Path::new(RESULT_DIR).join(name), log) {
+        say(&format!("error: cannot write {name}: {error}"));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::reboot::{RebootMode, reboot};
 
@@ -127,6 +127,32 @@ pub(super) fn load_module(name: &str) -> Result<()> {
     }
 }
 
+/// Removes a module; what still holds it right after an unmount lets go within moments.
+///
+/// # Errors
+/// Something holds it on, or the removal hangs.
+pub(super) fn remove_module_within(name: &str, limit: Duration) -> Result<()> {
+    let (sender, receiver) = mpsc::channel();
+    let module = CString::new(name)?;
+    std::thread::spawn(move || {
+        let deadline = Instant::now() + limit;
+        let result = loop {
+            match delete_module(&module, DeleteModuleFlags::O_NONBLOCK) {
+                Err(Errno::EAGAIN | Errno::EBUSY) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => break result,
+            }
+        };
+        // The receiver is gone if the time was up.
+        let _ = sender.send(result);
+    });
+    receiver
+        .recv_timeout(limit * 2)
+        .with_context(|| format!("removing module {name} hangs for {} s", limit.as_secs() * 2))?
+        .with_context(|| format!("cannot remove module {name}"))
+}
+
 /// Waits until a device node is there.
 ///
 /// # Errors
@@ -152,6 +178,18 @@ fn pmem_devices() -> Vec<String> {
     entries
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
+}
+
+/// Gives tasks long time slices. With lazy preemption (the only mode of 7.x but full) the tick
+/// takes the processor from a task inside an eBPF program, and the kernel then skips that
+/// program for others on this processor (kernel/bpf/trampoline.c); emulated programs last long
+/// enough for that to spoil whole runs. No-one is starved: a task that sleeps leaves anyway.
+///
+/// # Errors
+/// The scheduler has no such knob.
+pub(super) fn lengthen_slices() -> Result<()> {
+    const SLICE: &str = "/sys/kernel/debug/sched/base_slice_ns";
+    fs::write(SLICE, "100000000").with_context(|| format!("cannot write {SLICE}"))
 }
 
 /// Brings `lo` up.
@@ -204,21 +242,26 @@ pub(super) fn console_line(line: &str) -> io::Result<()> {
     }
 }
 
-/// The kernel's whole log.
-pub(super) fn kernel_log() -> String {
-    const SYSLOG_ACTION_READ_ALL: libc::c_int = 3;
+/// The kernel's log since it was last taken, which it is herewith.
+pub(super) fn take_kernel_log() -> String {
+    const SYSLOG_ACTION_READ_CLEAR: libc::c_int = 4;
+    read_log(SYSLOG_ACTION_READ_CLEAR)
+}
+
+fn read_log(action: libc::c_int) -> String {
     const SYSLOG_ACTION_SIZE_BUFFER: libc::c_int = 10;
     // SAFETY: this action takes no buffer.
     let size = unsafe { libc::klogctl(SYSLOG_ACTION_SIZE_BUFFER, std::ptr::null_mut(), 0) }.max(0);
     let mut buffer = vec![0u8; usize::try_from(size).unwrap_or_default()];
     // SAFETY: the buffer is as large as said.
-    let read = unsafe { libc::klogctl(SYSLOG_ACTION_READ_ALL, buffer.as_mut_ptr().cast(), size) };
+    let read = unsafe { libc::klogctl(action, buffer.as_mut_ptr().cast(), size) };
     buffer.truncate(usize::try_from(read).unwrap_or_default());
     String::from_utf8_lossy(&buffer).into_owned()
 }
 
 fn last_log_line() -> String {
-    kernel_log()
+    const SYSLOG_ACTION_READ_ALL: libc::c_int = 3;
+    read_log(SYSLOG_ACTION_READ_ALL)
         .lines()
         .last()
         .unwrap_or("(nothing)")
