@@ -313,18 +313,18 @@ fn settle(
 
 /// How the guest ended, if not of its own accord.
 fn death(vm: &VmOutcome) -> String {
-    let mut parts = Vec::new();
-    if vm.timed_out {
-        parts.push(format!("the VM was killed after {} s", vm.wall.as_secs()));
+    let mut text = format!(
+        "the guest {} after {} s",
+        vm.ending.words(),
+        vm.wall.as_secs()
+    );
+    for error in &vm.errors {
+        text.push_str(&format!("; it said: {error}"));
     }
-    parts.extend(vm.errors.iter().map(|error| format!("guest: {error}")));
-    if parts.is_empty() {
-        parts.push(format!(
-            "the guest ended in mid-run; its console ends:\n{}",
-            vm.console_tail(15)
-        ));
+    if vm.errors.is_empty() {
+        text.push_str(&format!("; its console ends:\n{}", vm.console_tail(15)));
     }
-    parts.join("; ")
+    text
 }
 
 /// What a command that failed had to say.
@@ -445,6 +445,16 @@ impl Workload {
 }
 
 impl TrialOutcome {
+    /// From the start of the recording in which a finding was made to the moment of it.
+    pub fn found_after(&self, wanted: &Finding) -> Duration {
+        self.judged
+            .iter()
+            .flat_map(|judged| judged.report.findings.iter().zip(&judged.found_after))
+            .find(|(finding, _)| std::ptr::eq(*finding, wanted))
+            .map(|(_, after)| *after)
+            .unwrap_or_default()
+    }
+
     /// Findings that the trial's mutation explains, and those that nothing does.
     pub fn sorted(&self) -> (Vec<&Finding>, Vec<&Finding>) {
         self.judged
@@ -458,6 +468,19 @@ impl TrialOutcome {
                             .met_by(finding.kind.name(), finding.operation.name())
                 })
             })
+    }
+}
+
+/// Removes what an earlier run left in a directory of results.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn empty(directory: &Path) -> Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot empty {}", directory.display()))
+        }
+        _ => Ok(()),
     }
 }
 

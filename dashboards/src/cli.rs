@@ -36,6 +36,9 @@ pub enum Command {
     Vm(Vm),
     /// Show the whole thing: a stock kernel judged clean, broken modules found out
     Demo(Demo),
+    /// Break the kernel in every way known and see what is noticed. Exit status: 0 all of it, and
+    /// nothing on the stock kernel; 1 not so; 2 failed
+    Selftest(Selftest),
     /// Print recorder, decoder and analysis figures of this machine
     Bench(Bench),
     /// Print the completions of a shell
@@ -279,6 +282,46 @@ pub struct Demo {
     /// Only these mutations, and `stock`
     #[arg(value_name = "RUN")]
     pub only: Vec<String>,
+}
+
+/// How to print a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// For a terminal
+    Text,
+    /// For a web page or a mail
+    Markdown,
+    /// One object
+    Json,
+}
+
+/// Arguments of `selftest`.
+#[derive(Debug, Args)]
+pub struct Selftest {
+    /// Only these mutations; `stock` is the unmodified kernel. Default: all of them
+    #[arg(value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Only mutations of these classes
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    pub class: Vec<String>,
+    /// Only a few that take little time
+    #[arg(long)]
+    pub fast: bool,
+    /// Kernel series of the distribution's mirror
+    #[arg(long, value_name = "SERIES", default_value = "6.12")]
+    pub kernel: String,
+    /// Run each workload for this long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
+    pub time: Duration,
+    /// Keep traces and consoles here instead of in the cache
+    #[arg(long, value_name = "DIR")]
+    pub result: Option<PathBuf>,
+    /// Build the modules and stop there
+    #[arg(long)]
+    pub build: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
+    pub format: TableFormat,
 }
 
 /// Arguments of `bench`.

@@ -1,13 +1,13 @@
 //! `faultline demo`
 
-use std::{fs, process::ExitCode, time::Instant};
+use std::{process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tracer::judge::{Verdict, text};
 use workloads::lab::{Cache, Kernel, KernelSeries, host, mutations};
 
 use crate::{
-    campaign::{Extent, Site, Trial, TrialOutcome, own_binary, run_all},
+    campaign::{Extent, Site, Trial, TrialOutcome, empty, own_binary, run_all},
     cli::Demo,
     progress::{self, Line},
 };
@@ -53,10 +53,7 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
     };
     let series = KernelSeries(arguments.kernel.clone());
     let kernel = Kernel::obtain(&cache, &series, &mut say)?;
-    if directory.exists() {
-        fs::remove_dir_all(&directory)
-            .with_context(|| format!("cannot empty {}", directory.display()))?;
-    }
+    empty(&directory)?;
     let site = Site {
         binary: &binary,
         cache: &cache,

@@ -8,6 +8,7 @@ mod doctor;
 mod export;
 mod pages;
 mod record;
+mod selftest;
 mod stats;
 mod vm;
 mod work;
@@ -33,6 +34,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Export(arguments) => export::run(&arguments),
         Command::Completions(arguments) => pages::completions(&arguments),
         Command::Man(arguments) => pages::man(&arguments),
+        Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -4,8 +4,8 @@ use std::{fs, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use workloads::lab::{
-    Cache, CommandJob, FilesystemKind, HostBinary, Kernel, KernelSeries, ModuleOverride, RoundSpec,
-    Vm as Guest, VmSpec, host, modules, mutations,
+    Cache, CommandJob, Ending, FilesystemKind, HostBinary, Kernel, KernelSeries, ModuleOverride,
+    RoundSpec, Vm as Guest, VmSpec, host, modules, mutations,
 };
 
 use crate::{
@@ -99,9 +99,10 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
     for splat in &outcome.splats {
         eprintln!("faultline: the guest's kernel complained: {splat}");
     }
-    if outcome.timed_out {
+    if outcome.ending != Ending::PoweredOff {
         bail!(
-            "the VM was killed after {} s; its console is {}",
+            "the guest {}, after {} s; its console is {}",
+            outcome.ending.words(),
             outcome.wall.as_secs(),
             outcome.console.display()
         );

@@ -63,6 +63,11 @@ pub fn classify(line: &str) -> Line {
     Line::Other(clean)
 }
 
+/// Whether a line is the kernel's last word.
+pub fn is_panic(line: &str) -> bool {
+    message_of(line).is_some_and(|message| message.starts_with("Kernel panic - not syncing"))
+}
+
 /// What the console showed from the start of a round on; nothing if the round never began.
 pub fn part_of<'a>(console: &'a [u8], round: &str) -> &'a [u8] {
     let mark = format!("{CONSOLE_PREFIX}stage round {round}");

@@ -273,6 +273,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether the guest came to its last word, good or bad.
+    pub fn ended(&self) -> bool {
+        self.stage == GuestStage::Done || self.error.is_some()
+    }
+
     /// Whether the guest did all it was asked and every command succeeded.
     pub fn succeeded(&self) -> bool {
         self.stage == GuestStage::Done

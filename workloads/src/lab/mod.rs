@@ -30,4 +30,4 @@ pub use mutations::Mutation;
 pub use progress::Progress;
 pub use qemu::Accelerator;
 pub use spec::{HostBinary, ModuleOverride, PmemRegion, RoundSpec, VmSpec};
-pub use vm::{Vm, VmOutcome};
+pub use vm::{Ending, Vm, VmOutcome};

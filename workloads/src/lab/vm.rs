@@ -1,13 +1,14 @@
 //! One run of the guest: from a specification to what came out of it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use super::cache::Cache;
@@ -23,6 +24,45 @@ const CONSOLE_NAME: &str = "console.log";
 
 /// How the kernel reports a breakpoint that nobody set.
 const LOST_BREAKPOINT: &str = "Oops: int3";
+
+/// A console that printed this much says nothing more; with it the disk would fill up.
+const CONSOLE_LIMIT: usize = 64 << 20;
+/// Longest piece of the console that is looked at as a line.
+const LINE_LIMIT: u64 = 16 << 10;
+/// Lines that may wait to be looked at; then the guest's console blocks.
+const LINES_WAITING: usize = 4096;
+
+/// How the guest came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// It powered itself off.
+    PoweredOff,
+    /// Its kernel panicked.
+    Panicked,
+    /// Its user space was not up when the time for booting was over.
+    NeverBooted,
+    /// It was not done when its time was over.
+    TimedOut,
+    /// It printed more than anybody could want to read.
+    FloodedConsole,
+    /// It ended without a word, as for lack of an init or by a triple fault.
+    Died,
+}
+
+impl Ending {
+    /// In words, for a report.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::PoweredOff => "powered itself off",
+            Self::Panicked => "panicked",
+            Self::NeverBooted => "did not boot in time",
+            Self::TimedOut => "hung until its time was over",
+            Self::FloodedConsole => "flooded its console",
+            Self::Died => "ended without a word",
+        }
+    }
+}
 
 /// What a run left behind.
 #[derive(Debug)]
@@ -41,17 +81,15 @@ pub struct VmOutcome {
     pub wall: Duration,
     /// How the guest was executed.
     pub accel: Accelerator,
-    /// Whether QEMU was killed because the time was up.
-    pub timed_out: bool,
-    /// Whether the guest's user space came up.
-    pub booted: bool,
+    /// How it ended.
+    pub ending: Ending,
 }
 
 impl VmOutcome {
     /// Whether the guest did all it was asked, every command succeeded and the kernel
     /// did not complain.
     pub fn succeeded(&self) -> bool {
-        !self.timed_out
+        self.ending == Ending::PoweredOff
             && self.splats.is_empty()
             && self.outcome.as_ref().is_some_and(Outcome::succeeded)
     }
@@ -82,7 +120,7 @@ impl VmOutcome {
             return Some("the emulator ran a breakpoint that the kernel had taken away");
         }
         // Seen once, with 6.1 under TCG on a loaded host; cause unknown.
-        let hung = self.timed_out && !self.booted && self.splats.is_empty();
+        let hung = self.ending == Ending::NeverBooted && self.splats.is_empty();
         (emulated && hung).then_some("the guest hung while booting")
     }
 
@@ -97,7 +135,7 @@ impl VmOutcome {
 #[derive(Debug)]
 pub struct Vm {
     child: Guarded,
-    lines: Receiver<String>,
+    lines: Receiver<Heard>,
     console: PathBuf,
     result_dir: PathBuf,
     accelerator: Accelerator,
@@ -195,15 +233,26 @@ impl Vm {
     pub fn wait(mut self, progress: &mut ProgressFn) -> Result<VmOutcome> {
         let mut errors = Vec::new();
         let mut booted = false;
-        let timed_out = loop {
+        let mut panicked = false;
+        let ending = loop {
             let limit = if booted {
                 self.timeout
             } else {
                 self.boot_timeout
             };
             let left = limit.saturating_sub(self.started.elapsed());
+            let over = if booted {
+                Ending::TimedOut
+            } else {
+                Ending::NeverBooted
+            };
+            // A console that never falls silent must not keep the clock from being looked at.
+            if left.is_zero() {
+                break over;
+            }
             match self.lines.recv_timeout(left) {
-                Ok(line) => match console::classify(&line) {
+                Ok(Heard::TooMuch) => break Ending::FloodedConsole,
+                Ok(Heard::Line(line)) => match console::classify(&line) {
                     Line::Stage(stage) => {
                         booted = true;
                         progress(Progress::Stage(stage));
@@ -212,18 +261,29 @@ impl Vm {
                         progress(Progress::Console(format!("error: {error}")));
                         errors.push(error);
                     }
-                    Line::Other(line) => progress(Progress::Console(line)),
+                    Line::Other(line) => {
+                        panicked |= console::is_panic(&line);
+                        progress(Progress::Console(line));
+                    }
                 },
-                Err(RecvTimeoutError::Disconnected) => break false,
-                Err(RecvTimeoutError::Timeout) => break true,
+                Err(RecvTimeoutError::Disconnected) if panicked => break Ending::Panicked,
+                Err(RecvTimeoutError::Disconnected) => break Ending::PoweredOff,
+                Err(RecvTimeoutError::Timeout) => break over,
             }
         };
-        if timed_out {
-            self.child.0.kill().context("cannot kill QEMU")?;
+        if ending != Ending::PoweredOff {
+            // It may have ended by itself meanwhile.
+            let _ = self.child.0.kill();
         }
         self.child.0.wait().context("cannot wait for QEMU")?;
         let wall = self.started.elapsed();
         let outcome = read_outcome(&self.result_dir)?;
+        let ending = match (ending, &outcome) {
+            (Ending::PoweredOff, Some(answer)) if answer.ended() => ending,
+            (Ending::PoweredOff, _) if !errors.is_empty() => ending,
+            (Ending::PoweredOff, _) => Ending::Died,
+            _ => ending,
+        };
         let mut log = fs::read(&self.console).unwrap_or_default();
         log.push(b'\n');
         log.extend(fs::read(self.result_dir.join(DMESG_NAME)).unwrap_or_default());
@@ -240,8 +300,7 @@ impl Vm {
             result_dir: self.result_dir.clone(),
             wall,
             accel: self.accelerator,
-            timed_out,
-            booted,
+            ending,
         })
     }
 }
@@ -276,20 +335,34 @@ fn result_dir(spec: &VmSpec) -> Result<PathBuf> {
         .context("cannot resolve the result directory")
 }
 
+/// What was heard from the console.
+enum Heard {
+    Line(String),
+    TooMuch,
+}
+
 /// Copies the console to its log and hands on its lines.
-fn follow(stdout: ChildStdout, mut log: File) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
+fn follow(stdout: ChildStdout, mut log: File) -> Receiver<Heard> {
+    let (sender, receiver) = mpsc::sync_channel(LINES_WAITING);
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stdout);
         let mut line = Vec::new();
-        while reader
+        let mut heard = 0;
+        while let Ok(length @ 1..) = reader
+            .by_ref()
+            .take(LINE_LIMIT)
             .read_until(b'\n', &mut line)
-            .is_ok_and(|length| length > 0)
         {
+            heard += length;
+            if heard > CONSOLE_LIMIT {
+                // The receiver is gone if QEMU was given up.
+                let _ = sender.send(Heard::TooMuch);
+                return;
+            }
             // A full disk must not stop the guest; its console is then cut short.
             let _ = log.write_all(&line);
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if sender.send(text).is_err() {
+            if sender.send(Heard::Line(text)).is_err() {
                 break;
             }
             line.clear();

@@ -1,0 +1,456 @@
+//! `faultline selftest`: the detector tested by breaking the kernel.
+
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use tracer::judge::{Verdict, finding::Finding};
+use workloads::{
+    lab::{Cache, FilesystemKind, Kernel, KernelSeries, Mutation, host, modules, mutations},
+    scenarios::{self, Needs, SCENARIOS},
+};
+
+use crate::{
+    campaign::{self, Extent, Site, Trial, TrialOutcome, Workload, own_binary},
+    cli::{Selftest, TableFormat},
+    progress::{self, Line},
+};
+
+/// The name that stands for the unmodified kernel.
+const STOCK: &str = "stock";
+
+/// One of each kind that a few seconds suffice for; what continuous integration runs.
+const FAST: &[&str] = &[
+    STOCK,
+    "xfs-punch-unlocked",
+    "ext4-collapse-unlocked",
+    "ext4-mkwrite-unlocked",
+    "xfs-read-fault-unlocked",
+    "xfs-truncate-shared",
+    "xfs-swapext-one-inode",
+    "ext4-collapse-flush-unlocked",
+    "xfs-insert-lock-cycled",
+];
+
+/// What is printed and serialised.
+#[derive(Debug, Serialize)]
+struct Scoreboard {
+    schema: &'static str,
+    kernel: String,
+    seconds: f64,
+    found: usize,
+    mutations: Vec<Row>,
+    stock: Vec<StockRow>,
+}
+
+/// A broken module.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    filesystem: &'static str,
+    class: &'static str,
+    expected_kind: &'static str,
+    expected_operation: &'static str,
+    found: Option<Found>,
+    /// Other findings, each once.
+    other: BTreeSet<String>,
+    /// What went wrong beside the verdict: the damage itself, or why there is none.
+    trouble: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Found {
+    kind: &'static str,
+    operation: &'static str,
+    strength: &'static str,
+    /// From the start of the recording.
+    seconds: f64,
+}
+
+/// A workload on the unmodified kernel.
+#[derive(Debug, Serialize)]
+struct StockRow {
+    workload: String,
+    verdict: &'static str,
+    events: u64,
+    lost: u64,
+    windows: u64,
+    met: u64,
+    false_alarms: BTreeSet<String>,
+    annotated: usize,
+    trouble: Vec<String>,
+}
+
+/// Breaks the kernel in every way known, and prints what was noticed. 0: everything, and nothing
+/// on the unmodified kernel; 1: not so.
+pub fn run(arguments: &Selftest) -> Result<ExitCode> {
+    let started = Instant::now();
+    host::require(&host::vm_tools())?;
+    host::require(&host::build_tools(None))?;
+    let cache = Cache::open()?;
+    let chosen = choose(arguments)?;
+    let binary = own_binary()?;
+    let mut line = Line::new();
+    let mut say = |step| {
+        let (words, lasting) = progress::lab_step(&step);
+        line.say(&words, lasting);
+    };
+    let series = KernelSeries(arguments.kernel.clone());
+    let kernel = Kernel::obtain(&cache, &series, &mut say)?;
+    if arguments.build {
+        for mutation in &chosen.mutations {
+            modules::build(
+                &cache,
+                &kernel,
+                mutation.filesystem,
+                mutation.patch,
+                &mut say,
+            )
+            .with_context(|| mutation.name.to_owned())?;
+        }
+        drop(line);
+        println!(
+            "{} modules built for {}",
+            chosen.mutations.len(),
+            kernel.release
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let directory = match &arguments.result {
+        Some(directory) => directory.clone(),
+        None => cache.root().join("selftest"),
+    };
+    campaign::empty(&directory)?;
+    let extent = Extent::Time(arguments.time);
+    let mut trials = Vec::new();
+    let mut unknown = Vec::new();
+    for mutation in chosen.mutations {
+        match scenarios::find(mutation.scenario) {
+            Ok(_) => trials.push(Trial::broken(mutation, extent)),
+            // A row without a run is a row that was not found, never one left out.
+            Err(error) => unknown.push(TrialOutcome {
+                trial: Trial::broken(mutation, extent),
+                judged: Vec::new(),
+                trouble: vec![error.to_string()],
+            }),
+        }
+    }
+    if chosen.stock {
+        trials.push(stock(arguments.fast, extent));
+    }
+    let site = Site {
+        binary: &binary,
+        cache: &cache,
+        kernel: &kernel,
+        directory: &directory,
+    };
+    let mut outcomes = campaign::run_all(trials, site, &mut say)?;
+    drop(line);
+    outcomes.extend(unknown);
+    let board = Scoreboard::new(&kernel, started.elapsed(), &outcomes);
+    let text = match arguments.format {
+        TableFormat::Text => board.text(),
+        TableFormat::Markdown => board.markdown(),
+        TableFormat::Json => serde_json::to_string_pretty(&board)? + "\n",
+    };
+    std::io::stdout()
+        .lock()
+        .write_all(text.as_bytes())
+        .context("cannot print the scoreboard")?;
+    Ok(ExitCode::from(u8::from(!board.perfect())))
+}
+
+struct Chosen {
+    mutations: Vec<Mutation<'static>>,
+    stock: bool,
+}
+
+fn choose(arguments: &Selftest) -> Result<Chosen> {
+    let all = mutations::all()?;
+    let named = |name: &str| {
+        (arguments.only.is_empty() && arguments.class.is_empty())
+            || arguments.only.iter().any(|only| only == name)
+    };
+    for name in &arguments.only {
+        if name != STOCK {
+            mutations::find(name)?;
+        }
+    }
+    for class in &arguments.class {
+        if !all.iter().any(|mutation| mutation.class == class) {
+            bail!("there is no mutation of class {class}");
+        }
+    }
+    let wanted = |name: &str, class: Option<&str>| {
+        let fast = !arguments.fast || FAST.contains(&name);
+        let classed = class.is_some_and(|class| arguments.class.iter().any(|of| of == class));
+        fast && (named(name) || classed)
+    };
+    Ok(Chosen {
+        stock: wanted(STOCK, None),
+        mutations: all
+            .into_iter()
+            .filter(|mutation| wanted(mutation.name, Some(mutation.class)))
+            .collect(),
+    })
+}
+
+/// Every scenario on both filesystems, with DAX and through the page cache, with shared extents
+/// and without a journal; when in haste, one on both.
+fn stock(fast: bool, extent: Extent) -> Trial {
+    if fast {
+        return Trial::stock(extent);
+    }
+    let variants: [(FilesystemKind, bool, Option<&str>); 6] = [
+        (FilesystemKind::Xfs, true, None),
+        (FilesystemKind::Xfs, true, Some("-m reflink=1")),
+        (FilesystemKind::Xfs, false, Some("-m reflink=1")),
+        (FilesystemKind::Ext4, true, None),
+        (FilesystemKind::Ext4, true, Some("-b 4096 -O ^has_journal")),
+        (FilesystemKind::Ext4, false, None),
+    ];
+    let workloads = variants
+        .into_iter()
+        .flat_map(|(filesystem, dax, mkfs)| {
+            SCENARIOS
+                .iter()
+                .filter(move |scenario| {
+                    filesystem == FilesystemKind::Xfs || scenario.needs != Needs::XfsOnly
+                })
+                .map(move |scenario| Workload {
+                    filesystem,
+                    dax,
+                    mkfs: mkfs.map(str::to_owned),
+                    scenario: scenario.name.to_owned(),
+                    extent,
+                    seed: 1,
+                })
+        })
+        .collect();
+    Trial {
+        name: STOCK.to_owned(),
+        mutation: None,
+        workloads,
+    }
+}
+
+fn told(finding: &Finding) -> String {
+    format!(
+        "{} {} ({})",
+        finding.kind.name(),
+        finding.operation.name(),
+        finding.strength.name()
+    )
+}
+
+impl Scoreboard {
+    fn new(kernel: &Kernel, time: Duration, outcomes: &[TrialOutcome]) -> Self {
+        let mutations: Vec<Row> = outcomes.iter().filter_map(Row::new).collect();
+        Self {
+            schema: "faultline.selftest/1",
+            kernel: kernel.release.clone(),
+            seconds: time.as_secs_f64(),
+            found: mutations.iter().filter(|row| row.found.is_some()).count(),
+            mutations,
+            stock: outcomes
+                .iter()
+                .filter(|outcome| outcome.trial.mutation.is_none())
+                .flat_map(stock_rows)
+                .collect(),
+        }
+    }
+
+    fn perfect(&self) -> bool {
+        self.found == self.mutations.len()
+            && self
+                .stock
+                .iter()
+                .all(|row| row.verdict == Verdict::Clean.name())
+    }
+
+    fn false_alarms(&self) -> usize {
+        self.stock.iter().map(|row| row.false_alarms.len()).sum()
+    }
+
+    /// The last line, and the first thing to look at.
+    fn summary(&self) -> String {
+        let mut text = format!("{} of {} found", self.found, self.mutations.len());
+        if !self.stock.is_empty() {
+            let events: u64 = self.stock.iter().map(|row| row.events).sum();
+            text.push_str(&format!(
+                "; {} false alarms in {} stock runs, {events} events",
+                self.false_alarms(),
+                self.stock.len()
+            ));
+        }
+        format!("{text}; {}, {:.0} s", self.kernel, self.seconds)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if !self.mutations.is_empty() {
+            text.push_str(&format!(
+                "{:30} {:5} {:48} {:10} {:>7}  other\n",
+                "mutation", "class", "found", "strength", "after"
+            ));
+        }
+        for row in &self.mutations {
+            let (found, strength, after) = match &row.found {
+                Some(found) => (
+                    format!("{} {}", found.kind, found.operation),
+                    found.strength,
+                    format!("{:.1} s", found.seconds),
+                ),
+                None => (
+                    format!(
+                        "NOT FOUND: {} {}",
+                        row.expected_kind, row.expected_operation
+                    ),
+                    "-",
+                    "-".to_owned(),
+                ),
+            };
+            let line = format!(
+                "{:30} {:5} {found:48} {strength:10} {after:>7}  {}",
+                row.name,
+                row.class,
+                joined(&row.other)
+            );
+            text.push_str(line.trim_end());
+            text.push('\n');
+            if row.found.is_none() {
+                for trouble in &row.trouble {
+                    text.push_str(&format!("    {trouble}\n"));
+                }
+            }
+        }
+        if !self.stock.is_empty() {
+            text.push_str(&format!(
+                "\n{:48} {:13} {:>9} {:>6} {:>8} {:>8}  false alarms\n",
+                "stock", "verdict", "events", "lost", "windows", "met"
+            ));
+        }
+        for row in &self.stock {
+            text.push_str(&format!(
+                "{:48} {:13} {:>9} {:>6} {:>8} {:>8}  {}\n",
+                row.workload,
+                row.verdict,
+                row.events,
+                row.lost,
+                row.windows,
+                row.met,
+                joined(&row.false_alarms)
+            ));
+            for trouble in &row.trouble {
+                text.push_str(&format!("    {trouble}\n"));
+            }
+        }
+        text.push_str(&format!("\n{}\n", self.summary()));
+        text
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!("{}.\n\n", self.summary());
+        text.push_str("| broken module | class | expected | found | strength | after | other |\n");
+        text.push_str("| --- | --- | --- | --- | --- | --- | --- |\n");
+        for row in &self.mutations {
+            let operation = row.expected_operation.replace(',', ", ");
+            let (found, strength, after) = match &row.found {
+                Some(found) => (
+                    format!("`{}` {}", found.kind, found.operation),
+                    found.strength,
+                    format!("{:.1} s", found.seconds),
+                ),
+                None => ("**not found**".to_owned(), "", String::new()),
+            };
+            text.push_str(&format!(
+                "| {} | {} | `{}` {operation} | {found} | {strength} | {after} | {} |\n",
+                row.name,
+                row.class,
+                row.expected_kind,
+                joined(&row.other)
+            ));
+        }
+        if !self.stock.is_empty() {
+            text.push_str("\n| stock kernel | verdict | events | lost | false alarms |\n");
+            text.push_str("| --- | --- | --- | --- | --- |\n");
+        }
+        for row in &self.stock {
+            text.push_str(&format!(
+                "| {} | {} | {} | {} | {} |\n",
+                row.workload,
+                row.verdict,
+                row.events,
+                row.lost,
+                joined(&row.false_alarms)
+            ));
+        }
+        text
+    }
+}
+
+/// `-` for none.
+fn joined(words: &BTreeSet<String>) -> String {
+    if words.is_empty() {
+        return "-".to_owned();
+    }
+    words.iter().cloned().collect::<Vec<_>>().join("; ")
+}
+
+impl Row {
+    /// `None` for the unmodified kernel.
+    fn new(outcome: &TrialOutcome) -> Option<Self> {
+        let mutation = outcome.trial.mutation.as_ref()?;
+        let (expected, other) = outcome.sorted();
+        Some(Self {
+            name: mutation.name,
+            filesystem: mutation.filesystem.module(),
+            class: mutation.class,
+            expected_kind: mutation.expect.kind,
+            expected_operation: mutation.expect.operation,
+            found: strongest(&expected).map(|finding| Found {
+                kind: finding.kind.name(),
+                operation: finding.operation.name(),
+                strength: finding.strength.name(),
+                seconds: outcome.found_after(finding).as_secs_f64(),
+            }),
+            other: other.into_iter().map(told).collect(),
+            trouble: outcome.trouble.clone(),
+        })
+    }
+}
+
+fn strongest<'a>(findings: &[&'a Finding]) -> Option<&'a Finding> {
+    findings
+        .iter()
+        .copied()
+        .max_by_key(|finding| finding.strength)
+}
+
+fn stock_rows(outcome: &TrialOutcome) -> Vec<StockRow> {
+    let mut rows: Vec<StockRow> = outcome
+        .judged
+        .iter()
+        .map(|judged| StockRow {
+            workload: judged.workload.name(),
+            verdict: judged.report.verdict.name(),
+            events: judged.report.events,
+            lost: judged.report.lost,
+            windows: judged.report.totals.windows,
+            met: judged.report.totals.met,
+            false_alarms: judged.report.findings.iter().map(told).collect(),
+            annotated: judged.report.annotated.len(),
+            trouble: Vec::new(),
+        })
+        .collect();
+    // What left no trace is told with the last that did.
+    if let Some(last) = rows.last_mut() {
+        last.trouble.clone_from(&outcome.trouble);
+    }
+    rows
+}
