@@ -266,6 +266,16 @@ fn a_dax_write_that_remaps_shared_blocks() {
 }
 
 #[test]
+fn what_a_kernel_is_known_for_is_told_apart() {
+    let mut recorder = Recorder::new();
+    recorder.run(2, fault(B, 3, Install::PteRead));
+    recorder.run(1, copy_on_write());
+    let report = recorder.finish();
+    assert_eq!((report.findings.len(), report.annotated.len()), (0, 1));
+    assert_ne!(report.verdict.name(), "findings");
+}
+
+#[test]
 fn a_dax_write_under_a_shared_lock() {
     let mut steps = without(copy_on_write(), is_change);
     steps[1] = acquire(A, IRwsem, Shared);

@@ -697,11 +697,13 @@ impl Recorder {
     }
 }
 
-/// `kind strength operation` of each finding.
+/// `kind strength operation` of each finding, known ones last.
 pub fn found(report: &Report) -> Vec<String> {
+    let known = report.annotated.iter().map(|known| &known.finding);
     report
         .findings
         .iter()
+        .chain(known)
         .map(|f| {
             format!(
                 "{} {} {}",
