@@ -26,6 +26,10 @@ pub enum Command {
     Analyze(Analyze),
     /// Print how locks, operations, faults and windows went, by count and time
     Stats(Stats),
+    /// State which locks a run held at each phase of each operation, and how consistently
+    Infer(Infer),
+    /// Print what is judged: rules, what each operation owes, and what stock kernels are known for
+    Rules(Rules),
     /// Compare two traces, before and after a patch. Exit status: 0 no finding gained, 1 gained, 2 failed or inconclusive
     Diff(Diff),
     /// Convert a trace for Perfetto, DuckDB, Polars, spreadsheets or flame graphs
@@ -96,6 +100,31 @@ pub struct Analyze {
     /// Trace to judge
     #[arg(value_name = "FILE", default_value = "faultline.flt")]
     pub trace: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// Arguments of `infer`.
+#[derive(Debug, Args)]
+pub struct Infer {
+    /// Trace to look at
+    #[arg(value_name = "FILE", default_value = "faultline.flt")]
+    pub trace: PathBuf,
+    /// Leave out what was seen less often
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub acts: u64,
+    /// Leave out what fewer of the acts agree with, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    pub confidence: f64,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+}
+
+/// Arguments of `rules`.
+#[derive(Debug, Args)]
+pub struct Rules {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,

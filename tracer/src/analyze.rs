@@ -3,14 +3,36 @@
 use tracer_ebpf::event::{HOOK_BLOCKED, HOOK_INODE, HOOK_TASK, HOOK_TICK};
 
 use crate::{
-    judge::{Judge, Report},
+    judge::{Judge, Report, mining::Hypothesis},
     trace::Trace,
     units::Nanos,
 };
 
 /// Runs every rule over the whole trace, in one pass.
 pub fn analyze(trace: &Trace) -> Report {
+    let judge = Judge::new(trace.header());
+    let mut report = run(judge, trace).finish(trace.footer(), why_incomplete(trace));
+    report.resolve(trace.stacks());
+    report
+}
+
+/// States which locks were in fact held where.
+pub fn infer(trace: &Trace) -> Vec<Hypothesis> {
     let mut judge = Judge::new(trace.header());
+    judge.mine();
+    let mut found = run(judge, trace).hypotheses();
+    for exception in found.iter_mut().flat_map(|found| &mut found.exceptions) {
+        let stack = trace
+            .stacks()
+            .iter()
+            .find(|stack| Some(stack.id) == exception.stack);
+        exception.frames = stack.map(|stack| stack.frames.clone()).unwrap_or_default();
+    }
+    found
+}
+
+/// Feeds the whole trace.
+fn run(mut judge: Judge, trace: &Trace) -> Judge {
     for inode in trace.inodes() {
         judge.inode(inode);
     }
@@ -29,9 +51,7 @@ pub fn analyze(trace: &Trace) -> Report {
     for loss in &unread {
         judge.loss(loss);
     }
-    let mut report = judge.finish(trace.footer(), why_incomplete(trace));
-    report.resolve(trace.stacks());
-    report
+    judge
 }
 
 /// Why a trace ends early, if it does.

@@ -288,6 +288,7 @@ fn role(effect: Effect) -> Role {
         | Effect::Resource(..)
         | Effect::LayoutWait
         | Effect::UpdateTime
+        | Effect::Invalidated
         | Effect::DrainDirect
         | Effect::DaxWrite
         | Effect::Allocate(..)
@@ -327,7 +328,7 @@ fn flags(hook: &Hook) -> u8 {
         // Its scope would be opened by what it stands in for.
         Effect::Note => SPEC_UNSCOPED,
         Effect::Evict => SPEC_UNSCOPED | SPEC_KNOWN,
-        Effect::Zero => SPEC_OWN,
+        Effect::Zero | Effect::Invalidated => SPEC_OWN,
         Effect::MapExtent => 0,
         Effect::ChangeExtents(_) | Effect::ConvertExtents(_) => SPEC_SIZE | SPEC_STATE,
         _ => SPEC_SIZE,

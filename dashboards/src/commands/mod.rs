@@ -6,8 +6,10 @@ mod demo;
 mod diff;
 mod doctor;
 mod export;
+mod infer;
 mod pages;
 mod record;
+mod rules;
 mod selftest;
 mod stats;
 mod vm;
@@ -30,6 +32,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
+        Command::Infer(arguments) => infer::run(&arguments),
+        Command::Rules(arguments) => rules::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Completions(arguments) => pages::completions(&arguments),

@@ -137,6 +137,12 @@ pub const HOOKS: &[Hook] = &[
     )
     .inode(arg(0, MAPPING))
     .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+    // DAX writes to shared blocks go on for long between this and the change.
+    Hook::new(
+        exit("invalidate_inode_pages2_range"),
+        Effect::Invalidated,
+        "invalidate/pages2-end",
+    ),
     Hook::new(
         entry("unmap_mapping_range"),
         Effect::Invalidate(Span::BytesZeroToEnd, Teardown::Unmap),

@@ -345,6 +345,8 @@ pub enum Effect {
     Lock(LockAction),
     /// Cached pages and translations of the span are dropped, or about to be.
     Invalidate(Span, Teardown),
+    /// The task's last invalidation is over.
+    Invalidated,
     /// `inode_dio_wait` returned: no direct I/O to the file is in flight.
     DrainDirect,
     /// Bytes of a DAX file are about to be written by the CPU: `a` offset.

@@ -19,6 +19,7 @@ use crate::{
         hash::Map,
         inode::{Files, InodeIndex, Sample},
         lockset::{Held, Hold, LockSet, Released},
+        mining::{Example, Mining, Phase, Place},
         operations::{Begun, FAULT_FLAG_WRITE, FaultKind, Operation, begun, installed, vm_fault},
         order::{
             Actor, Doing, Doubts, FreezeSeen, Hold as OrderHold, Leak, Moment, Order, Owner,
@@ -90,6 +91,8 @@ pub struct Engine {
     pub(super) owners: Owners,
     /// What the plan's hooks can show.
     pub sight: Sight,
+    /// Which locks are held where, if somebody asked.
+    pub mining: Option<Box<Mining>>,
     /// Events are missing: nothing is proven by what was not seen.
     pub lossy: bool,
     started: Nanos,
@@ -117,6 +120,7 @@ impl Engine {
             cpus: header.cpus,
             owners: Owners::default(),
             sight: Sight::new(header),
+            mining: None,
             lossy: false,
             started: header.started,
             scopes: 0,
@@ -203,6 +207,9 @@ impl Engine {
         if let Some(why) = task.unknown {
             return self.unknown(why, effect);
         }
+        if self.mining.is_some() {
+            self.mine(task, effect, event);
+        }
         match effect {
             Effect::Lock(action) => self.lock(task, action, event),
             Effect::Leave(entry) => self.leave(task, entry, event),
@@ -211,6 +218,7 @@ impl Engine {
             Effect::LayoutScan(span) => self.scan(task, span, event),
             Effect::ChangeExtents(span) => self.change(task, span, true, event),
             Effect::ConvertExtents(span) => self.change(task, span, false, event),
+            Effect::Invalidated => went_on(task, Nanos(event.head.time)),
             Effect::DrainDirect => drained(task, event.inode),
             Effect::DaxWrite => self.dax_write(task, event),
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
@@ -225,6 +233,54 @@ impl Engine {
                 }
             }
             Effect::Enter(_) | Effect::TaskExit | Effect::Evict | Effect::Note => {}
+        }
+    }
+
+    /// Counts the locks that an act came with.
+    #[cold]
+    fn mine(&mut self, task: &mut Task, effect: Effect, event: &Event) {
+        let phase = match effect {
+            Effect::LayoutScan(_) => Phase::Scan,
+            Effect::Invalidate(..) => Phase::Invalidate,
+            Effect::ChangeExtents(_) | Effect::ConvertExtents(_) => Phase::Change,
+            Effect::Allocate(..) => Phase::Allocate,
+            Effect::Install(how) if installed(how, event.c) => Phase::Install,
+            Effect::DaxWrite => Phase::Write,
+            _ => return,
+        };
+        let (operation, inode, inherited) = match doing(&mut task.scopes) {
+            Some(Scope::Fault(fault)) if fault.address == event.inode => {
+                (fault.operation, fault.inode, None)
+            }
+            Some(Scope::Change(change)) => match change.subject(event.inode) {
+                Some(subject) => (
+                    change.operation,
+                    subject.inode,
+                    (change.entry == Entry::SetSize && !subject.rwsem_cycled)
+                        .then_some((LockClass::IRwsem, Mode::Excl)),
+                ),
+                None => return,
+            },
+            _ => return,
+        };
+        let file = self.files.get(inode);
+        let Some(filesystem) = file.filesystem else {
+            return;
+        };
+        let place = Place {
+            filesystem,
+            dax: file.meta.dax,
+            operation,
+            phase,
+            hook: HookId(event.head.hook),
+        };
+        let example = Example {
+            task: task.id,
+            time: Nanos(event.head.time),
+            stack: stack_id(event.head.stack),
+        };
+        if let Some(mining) = &mut self.mining {
+            mining.act(place, inode, &task.locks, inherited, example);
         }
     }
 
@@ -581,7 +637,9 @@ impl Engine {
                         at: now,
                     });
                 }
-                went_on(task, class, now);
+                if class != LockClass::IMmapRwsem {
+                    went_on(task, now);
+                }
                 task.locks
                     .acquire(inode, class, mode, now, stack_id(event.head.stack));
                 match class {

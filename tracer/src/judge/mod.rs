@@ -14,6 +14,7 @@ pub mod finding;
 mod hash;
 mod inode;
 mod lockset;
+pub mod mining;
 pub mod operations;
 mod order;
 mod owed;
@@ -31,12 +32,13 @@ use tracer_ebpf::Event;
 
 use crate::{
     hooks::{Effect, FilesystemKind},
-    judge::{engine::Engine, facts::Fact, hash::Map, task::Tasks},
+    judge::{engine::Engine, facts::Fact, hash::Map, mining::Hypothesis, task::Tasks},
     trace::meta,
     units::{HookId, Ino, Nanos},
 };
 
 pub use inode::InodeIndex;
+pub use order::documented;
 pub use report::{Report, Verdict};
 pub use task::TaskId;
 pub use window::{CLOCK_SKEW_NS, FindingIndex, ScopeId};
@@ -151,6 +153,30 @@ impl Judge {
         if self.engine.order.waits.due(now) {
             self.engine.look(&mut self.tasks, now);
         }
+    }
+
+    /// Counts locksets from now on, for [`Self::hypotheses`].
+    pub fn mine(&mut self) {
+        self.engine.mining = Some(Box::default());
+    }
+
+    /// Which locks are held where, as far as counting says.
+    pub fn hypotheses(&self) -> Vec<Hypothesis> {
+        let mut found = self
+            .engine
+            .mining
+            .as_ref()
+            .map_or_else(Vec::new, |mining| mining.hypotheses());
+        for hypothesis in &mut found {
+            let hook = self
+                .names
+                .header
+                .hooks
+                .iter()
+                .find(|hook| hook.id == hypothesis.hook);
+            hypothesis.target = hook.map(|hook| hook.target.clone()).unwrap_or_default();
+        }
+        found
     }
 
     /// Keeps facts from now on, for [`Self::facts`].

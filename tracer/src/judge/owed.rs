@@ -437,11 +437,8 @@ pub(super) fn drained(task: &mut Task, address: u64) {
     }
 }
 
-/// The task went on after a teardown: that one is over. Locks of the teardown itself do not count.
-pub(super) fn went_on(task: &mut Task, class: LockClass, now: Nanos) {
-    if class == LockClass::IMmapRwsem {
-        return;
-    }
+/// The task's last teardown is over.
+pub(super) fn went_on(task: &mut Task, now: Nanos) {
     for (_, scope) in &mut task.scopes {
         if let Scope::Change(change) = scope {
             let (first, second) = &mut change.subjects;

@@ -486,6 +486,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::UpdateTime
         | Effect::TaskExit
         | Effect::Evict
+        | Effect::Invalidated
         | Effect::Note => false,
         Effect::Lock(_)
         | Effect::Invalidate(..)

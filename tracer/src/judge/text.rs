@@ -59,8 +59,8 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
-/// Breaks `text` into lines of at most [`WIDTH`] columns, indented alike.
-fn wrap(out: &mut String, indent: &str, text: &str) {
+/// Breaks `text` into lines that a quoted mail can bear, indented alike.
+pub fn wrap(out: &mut String, indent: &str, text: &str) {
     let mut line = String::new();
     for word in text.split_whitespace() {
         if !line.is_empty() && indent.len() + line.len() + 1 + word.len() > WIDTH {

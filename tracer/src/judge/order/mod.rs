@@ -5,7 +5,7 @@
 //! among resources of this run ([`cycles`]); and tasks that wait for each other now ([`waits`]).
 
 mod cycles;
-mod documented;
+pub mod documented;
 mod freeze;
 mod resource;
 mod waits;
