@@ -26,6 +26,9 @@ pub enum Command {
     Analyze(Analyze),
     /// Print how locks, operations, faults and windows went, by count and time
     Stats(Stats),
+    /// Repeat a trace's run, holding tasks up where its predictions say, until they have been seen.
+    /// Exit status: 0 seen, 1 not, 2 failed
+    Confirm(Confirm),
     /// State which locks a run held at each phase of each operation, and how consistently
     Infer(Infer),
     /// Print what is judged: rules, what each operation owes, and what stock kernels are known for
@@ -103,6 +106,32 @@ pub struct Analyze {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
+}
+
+/// Arguments of `confirm`.
+#[derive(Debug, Args)]
+pub struct Confirm {
+    /// Trace with the findings
+    #[arg(value_name = "FILE", default_value = "faultline.flt")]
+    pub trace: PathBuf,
+    /// Only this one, as `analyze` numbers them; default: all that are merely predicted
+    #[arg(long, value_name = "N")]
+    pub finding: Option<usize>,
+    /// Give up after this many tries
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tries: u32,
+    /// Hold a task up for no longer than this at a time
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "8ms")]
+    pub delay: Duration,
+    /// End each try after this long; default: with the command
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// Keep the last try's trace here
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Command that repeats the run; default: the trace's own
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `infer`.

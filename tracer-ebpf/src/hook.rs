@@ -66,6 +66,8 @@ pub enum Hold {
     Shared = 2,
     /// Held exclusively from here on.
     Exclusive = 3,
+    /// No change; events of any other lock do not count.
+    Only = 4,
 }
 
 /// When a return-side event counts.

@@ -2,6 +2,7 @@
 
 pub mod analyze;
 pub mod attach;
+pub mod confirm;
 pub mod hooks;
 pub mod judge;
 pub mod kernel;

@@ -10,7 +10,7 @@ use tracer_ebpf::hook::{
 use crate::{
     hooks::{
         Effect, FILESYSTEMS, Filesystem, FilesystemKind, GENERIC, Hook, LockAction, LockPlace,
-        Mode, Side, Source, Stacks, Step, Success, Target, VFS_LOCKS, Way,
+        Mode, Side, Source, Stacks, Step, Success, Target, VFS_LOCKS, Way, pauses::Pause,
     },
     kernel::{
         symbols::Symbols,
@@ -80,6 +80,26 @@ impl Plan {
     }
 }
 
+/// A task is held up, so that others run into its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delay {
+    /// Where.
+    pub at: Pause,
+    /// For how long at most, nanoseconds.
+    pub ns: u64,
+}
+
+impl Delay {
+    /// For how long a row of this effect holds the task up, nanoseconds.
+    fn of(self, effect: Effect) -> u64 {
+        match effect {
+            Effect::Pause | Effect::PauseUnlocked => self.ns,
+            _ if self.at.holds(effect) => self.ns,
+            _ => 0,
+        }
+    }
+}
+
 /// The whole plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -102,6 +122,7 @@ impl Plan {
         types: &KernelTypes,
         symbols: &Symbols,
         filesystems: &BTreeSet<FilesystemKind>,
+        delay: Option<Delay>,
     ) -> Result<Self, TypesError> {
         let tables: Vec<&'static Filesystem> = FILESYSTEMS
             .iter()
@@ -109,6 +130,8 @@ impl Plan {
             .collect();
         let hooks = GENERIC
             .iter()
+            .copied()
+            .chain(delay.map(|delay| delay.at.hooks()))
             .flat_map(|rows| rows.iter().map(|hook| (None, hook)))
             .chain(
                 tables
@@ -123,7 +146,7 @@ impl Plan {
                     id,
                     hook,
                     filesystem,
-                    resolved: resolve(types, symbols, hook, id),
+                    resolved: resolve(types, symbols, hook, id, delay),
                 }
             })
             .collect();
@@ -215,6 +238,7 @@ fn resolve(
     symbols: &Symbols,
     hook: &Hook,
     id: HookId,
+    delay: Option<Delay>,
 ) -> Result<(HookSpec, Vec<Candidate>), String> {
     let candidates = match hook.target {
         Target::Tracepoint(name) => {
@@ -255,7 +279,7 @@ fn resolve(
             guard: hook.guard,
             without: hook.without,
             exactly: hook.exactly,
-            delay: 0,
+            delay: delay.map_or(0, |delay| delay.of(hook.effect)),
             inodes: [way(hook.inode)?, way(hook.second)?],
             payload: [
                 way(hook.payload[0])?,
@@ -277,7 +301,7 @@ fn role(effect: Effect) -> Role {
     match effect {
         Effect::Enter(_) => Role::Enter,
         Effect::Leave(_) => Role::Leave,
-        Effect::Lock(_) => Role::Lock,
+        Effect::Lock(_) | Effect::PauseUnlocked => Role::Lock,
         Effect::TaskExit => Role::Exit,
         Effect::Invalidate(..)
         | Effect::LayoutScan(_)
@@ -295,6 +319,7 @@ fn role(effect: Effect) -> Role {
         | Effect::MapExtent
         | Effect::Zero
         | Effect::Evict
+        | Effect::Pause
         | Effect::Note => Role::Act,
     }
 }
@@ -310,6 +335,7 @@ fn hold(effect: Effect) -> Hold {
             Hold::Exclusive
         }
         Effect::Lock(LockAction::Release(_)) => Hold::Drop,
+        Effect::PauseUnlocked => Hold::Only,
         _ => Hold::Keep,
     }
 }
@@ -329,7 +355,7 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Note => SPEC_UNSCOPED,
         Effect::Evict => SPEC_UNSCOPED | SPEC_KNOWN,
         Effect::Zero | Effect::Invalidated => SPEC_OWN,
-        Effect::MapExtent => 0,
+        Effect::MapExtent | Effect::Pause | Effect::PauseUnlocked => 0,
         Effect::ChangeExtents(_) | Effect::ConvertExtents(_) => SPEC_SIZE | SPEC_STATE,
         _ => SPEC_SIZE,
     };

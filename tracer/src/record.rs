@@ -23,7 +23,7 @@ use crate::{
         symbols::Symbols,
         types::{KernelTypes, TypesError},
     },
-    plan::{Plan, Prefer},
+    plan::{Delay, Plan, Prefer},
     trace::{Footer, Header, Inode, Loss, LossCause, Mount, Stack, Task, TraceError, Writer},
     units::{Device, Ino, InodeAddress, Nanos, Pid, StackId, Tid},
 };
@@ -53,6 +53,8 @@ pub struct Options {
     pub limits: Limits,
     /// Which way to attach is tried first.
     pub prefer: Prefer,
+    /// Tasks are held up.
+    pub delay: Option<Delay>,
 }
 
 /// What came of it.
@@ -128,7 +130,7 @@ pub enum RecordError {
 }
 
 /// What the running kernel offers, as the plan sees it.
-pub fn resolve_plan(mounts: &[Mount]) -> Result<Plan, RecordError> {
+pub fn resolve_plan(mounts: &[Mount], delay: Option<Delay>) -> Result<Plan, RecordError> {
     let kinds: BTreeSet<_> = mounts.iter().map(|mount| mount.filesystem).collect();
     let modules: Vec<&str> = FILESYSTEMS
         .iter()
@@ -137,7 +139,7 @@ pub fn resolve_plan(mounts: &[Mount]) -> Result<Plan, RecordError> {
         .collect();
     let types = KernelTypes::load(&modules)?;
     let symbols = Symbols::load().map_err(RecordError::Symbols)?;
-    Ok(Plan::resolve(&types, &symbols, &kinds)?)
+    Ok(Plan::resolve(&types, &symbols, &kinds, delay)?)
 }
 
 /// Attaches the plan to `mounts`.
@@ -170,7 +172,7 @@ pub fn record(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, RecordError> {
     progress(Progress::Attaching);
-    let mut plan = resolve_plan(&options.mounts)?;
+    let mut plan = resolve_plan(&options.mounts, options.delay)?;
     plan.prefer(options.prefer);
     // The file first: a full disk or a bad path must not cost an attach.
     let mut header = header(options, &plan);

@@ -3,7 +3,7 @@
 mod judge_dsl;
 
 use judge_dsl::*;
-use tracer::hooks::{Effect, Entry, Install};
+use tracer::hooks::{Effect, Entry, Install, LockAction};
 use tracer_ebpf::event::FLAG_CACHED;
 
 const OFFSET: u64 = 64 * KIB;
@@ -130,6 +130,20 @@ fn a_truncate_that_leaves_pages_beyond_its_new_size() {
         judged(steps),
         ["missing-invalidate predicted setattr/truncate"]
     );
+}
+
+#[test]
+fn a_truncate_that_takes_the_lock_once_the_size_has_fallen() {
+    let mut steps = without(truncate(A, SIZE, OFFSET), |step| {
+        step.effect == Effect::Lock(LockAction::Acquire(Excl)) && is_lock(step, A, InvalidateLock)
+    });
+    let at = at(&steps, |step| is_lock(step, A, Ilock));
+    steps.insert(at, acquire(A, InvalidateLock, Excl).size(OFFSET));
+    assert_eq!(judged(steps), ["scope-gap predicted setattr/truncate"]);
+    let never = without(truncate(A, SIZE, OFFSET), |step| {
+        is_lock(step, A, InvalidateLock)
+    });
+    assert_eq!(judged(never), ["op-unprotected predicted setattr/truncate"]);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn here(arguments: &Doctor) -> Result<ExitCode> {
             mount.options
         );
     }
-    let plan = resolve_plan(&mounts)?;
+    let plan = resolve_plan(&mounts, None)?;
     if !root {
         for row in &plan.rows {
             if let Err(missing) = &row.resolved {

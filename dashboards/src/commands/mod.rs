@@ -2,6 +2,7 @@
 
 mod analyze;
 mod bench;
+mod confirm;
 mod demo;
 mod diff;
 mod doctor;
@@ -32,6 +33,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
+        Command::Confirm(arguments) => confirm::run(&arguments),
         Command::Infer(arguments) => infer::run(&arguments),
         Command::Rules(arguments) => rules::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),

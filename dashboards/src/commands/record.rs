@@ -38,6 +38,7 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         } else {
             Prefer::Trampolines
         },
+        delay: None,
         limits: Limits {
             ring_bytes: arguments.ring << 20,
         },

@@ -7,6 +7,7 @@
 
 mod args;
 mod identity;
+mod pause;
 mod ring;
 mod role;
 mod scope;

@@ -14,6 +14,7 @@ use tracer_ebpf::{
 use crate::{
     args::Args,
     identity::{direct_io, introduce, introduced, pages, size, watched},
+    pause::pause,
     ring::{TASKS, count_lost, publish, stack},
     scope::{
         FRAMES, Frame, SLOTS, Task, concern, current, frame, holds, known, known_or_new,
@@ -264,6 +265,7 @@ fn lock(args: &impl Args) -> Option<()> {
             stack,
         },
     );
+    pause();
     None
 }
 
@@ -325,6 +327,7 @@ fn act(args: &impl Args) -> Option<()> {
             stack,
         },
     );
+    pause();
     None
 }
 

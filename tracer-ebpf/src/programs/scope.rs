@@ -223,7 +223,11 @@ pub fn lock_owner(task: *mut Task, address: u64, hold: u8) -> Option<u64> {
             let offset = address.wrapping_sub((*slot).inode) as i64;
             if offset >= i64::from((*slot).bounds.first) && offset < i64::from((*slot).bounds.last)
             {
-                if hold != Hold::Keep as u8 && offset == i64::from((*slot).bounds.exclusion) {
+                let exclusion = offset == i64::from((*slot).bounds.exclusion);
+                if hold == Hold::Only as u8 {
+                    return exclusion.then_some((*slot).inode);
+                }
+                if hold != Hold::Keep as u8 && exclusion {
                     (*slot).hold = u32::from(hold) - 1;
                 }
                 return Some((*slot).inode);

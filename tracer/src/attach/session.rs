@@ -163,6 +163,7 @@ impl Session {
             .collect::<Result<Vec<_>, AttachError>>()?;
         let inner: Vec<_> = rings.iter().map(AsFd::as_fd).collect();
         let outer = bpf::create_array_of_maps(&inner).map_err(setup("per-CPU rings"))?;
+        let pause = map("PAUSE")?;
         let (tasks, inodes, watched, lost, stacks) = (
             map("TASKS")?,
             map("INODES")?,
@@ -177,6 +178,7 @@ impl Session {
             ("WATCHED", watched.fd().as_fd().as_raw_fd()),
             ("LOST", lost.fd().as_fd().as_raw_fd()),
             ("STACKS", stacks.fd().as_fd().as_raw_fd()),
+            ("PAUSE", pause.fd().as_fd().as_raw_fd()),
         ];
 
         let mut watch: HashMap<MapData, u32, [u8; size_of::<Watched>()]> =

@@ -7,12 +7,12 @@ use super::{
 
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
 const DENTRY: &[Step] = &[Step::Deref("dentry", "d_inode")];
-const MAPPING: &[Step] = &[Step::Deref("address_space", "host")];
+pub(super) const MAPPING: &[Step] = &[Step::Deref("address_space", "host")];
 const KIOCB: &[Step] = &[
     Step::Deref("kiocb", "ki_filp"),
     Step::Deref("file", "f_inode"),
 ];
-const VMA: &[Step] = &[
+pub(super) const VMA: &[Step] = &[
     Step::Deref("vm_area_struct", "vm_file"),
     Step::Deref("file", "f_inode"),
 ];

@@ -5,6 +5,7 @@
 
 pub mod ext4;
 pub mod generic;
+pub mod pauses;
 pub mod rwsem;
 pub mod xfs;
 
@@ -379,6 +380,10 @@ pub enum Effect {
     UpdateTime,
     /// A task ended.
     TaskExit,
+    /// The task is held up here.
+    Pause,
+    /// The task is held up here if the lock is the exclusion lock.
+    PauseUnlocked,
     /// Something seen with bounds too wide to judge; counted only.
     Note,
 }

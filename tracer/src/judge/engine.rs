@@ -232,7 +232,12 @@ impl Engine {
                     fault.freeze.acted(event.head.flags, moment(event));
                 }
             }
-            Effect::Enter(_) | Effect::TaskExit | Effect::Evict | Effect::Note => {}
+            Effect::Enter(_)
+            | Effect::TaskExit
+            | Effect::Evict
+            | Effect::Pause
+            | Effect::PauseUnlocked
+            | Effect::Note => {}
         }
     }
 
@@ -643,7 +648,12 @@ impl Engine {
                 task.locks
                     .acquire(inode, class, mode, now, stack_id(event.head.stack));
                 match class {
-                    LockClass::InvalidateLock => exclusion_acquired(task, inode, mode, now),
+                    LockClass::InvalidateLock => {
+                        exclusion_acquired(task, inode, mode, now);
+                        if mode == Mode::Excl {
+                            self.taken_too_late(task, inode);
+                        }
+                    }
                     LockClass::IRwsem => rwsem_cycled(task, inode),
                     _ => {}
                 }
@@ -1171,6 +1181,14 @@ impl Engine {
             other_inode,
         };
         if let Some((kind, observed)) = rules::size_lowered(facts) {
+            if observed == Observed::Unheld {
+                let act = Act::SizeLowered {
+                    from: before,
+                    to: event.size,
+                };
+                self.too_early(task, locks, change, (act, danger), event);
+                return;
+            }
             let broken = Broken {
                 kind,
                 observed,

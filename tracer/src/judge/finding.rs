@@ -514,6 +514,9 @@ pub struct Finding {
     pub expected: Expected,
     /// How it was found.
     pub observed: String,
+    /// The same, for programs.
+    #[serde(skip)]
+    pub how: Observed,
     /// The hook that saw the act.
     pub target: String,
     /// Both sides, the one at fault first.

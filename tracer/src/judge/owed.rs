@@ -15,7 +15,7 @@ use crate::{
         lockset::{Hold, LockSet},
         operations::Operation,
         rules::{self, Kind, LayoutFacts, Observed, TornFacts},
-        task::{ChangeScope, FreshBlocks, Scope, Task, TaskId, Untorn, doing, stack_id},
+        task::{ChangeScope, Early, FreshBlocks, Scope, Task, TaskId, Untorn, doing, stack_id},
         translations::Translation,
         window::Danger,
     },
@@ -104,6 +104,12 @@ impl Engine {
         }
         let time = Nanos(event.head.time);
         let danger = Danger { from: time, range };
+        // Without the exclusion lock where it is due, teardown and pins are beside the point.
+        let excluded = subject.early.is_none()
+            && !subject
+                .reported
+                .iter()
+                .any(|reported| reported.class == LockClass::InvalidateLock);
         let mode = |class| locks.find(inode, class).map(|hold: Hold| hold.mode);
         let inherited = entry == Entry::SetSize && !subject.rwsem_cycled;
         let rwsem = mode(LockClass::IRwsem).or(inherited.then_some(Mode::Excl));
@@ -127,7 +133,8 @@ impl Engine {
         {
             broke(kind, observed, class);
         }
-        if duties.layouts.on(dax)
+        if excluded
+            && duties.layouts.on(dax)
             && self.sight.scans
             && let Some(observed) = rules::layouts(LayoutFacts {
                 scanned: subject.torn.scanned.covers(range),
@@ -139,7 +146,7 @@ impl Engine {
         if duties.drain && self.sight.drains && !subject.drained {
             broke(Kind::DioUndrained, Observed::NotDrained, LockClass::IRwsem);
         }
-        let untorn = (duties.teardown.on(dax) && self.sight.drops && self.sight.unmaps)
+        let untorn = (excluded && duties.teardown.on(dax) && self.sight.drops && self.sight.unmaps)
             .then(|| {
                 rules::torn_down(TornFacts {
                     unmapped: subject.torn.unmapped.covers(range),
@@ -232,8 +239,77 @@ impl Engine {
         }
     }
 
-    /// At its end: changes that were never torn down.
+    /// Remembers a size that fell without the exclusion lock, until it is taken or the operation ends.
+    #[cold]
+    pub(super) fn too_early(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        (act, danger): (Act, Danger),
+        event: &Event,
+    ) {
+        if let Some(subject) = change.subject_mut(event.inode) {
+            subject.early.get_or_insert_with(|| {
+                Box::new(Early {
+                    task,
+                    locks: locks.clone(),
+                    act,
+                    danger,
+                    event: *event,
+                })
+            });
+        }
+    }
+
+    /// The exclusion lock was taken: too late for a size that fell before.
+    pub(super) fn taken_too_late(&mut self, task: &mut Task, inode: InodeIndex) {
+        for (_, scope) in &mut task.scopes {
+            if let Scope::Change(change) = scope {
+                self.judge_early(
+                    change,
+                    Some(inode),
+                    Kind::ScopeGap,
+                    Observed::TakenAfterInvalidation,
+                );
+            }
+        }
+    }
+
+    fn judge_early(
+        &mut self,
+        change: &mut ChangeScope,
+        only: Option<InodeIndex>,
+        kind: Kind,
+        observed: Observed,
+    ) {
+        let (first, second) = &mut change.subjects;
+        let early: Vec<_> = std::iter::once(first)
+            .chain(second)
+            .filter(|subject| only.is_none_or(|inode| subject.inode == inode))
+            .filter_map(|subject| subject.early.take())
+            .collect();
+        for early in early {
+            let broken = Broken {
+                kind,
+                observed,
+                class: LockClass::InvalidateLock,
+                act: early.act,
+            };
+            self.breach(
+                early.task,
+                &early.locks,
+                change,
+                broken,
+                early.danger,
+                &early.event,
+            );
+        }
+    }
+
+    /// At its end: changes that were never torn down, sizes that fell without any lock.
     pub(super) fn settle(&mut self, change: &mut ChangeScope) {
+        self.judge_early(change, None, Kind::OpUnprotected, Observed::Unheld);
         let operation = change.operation;
         let (first, second) = &mut change.subjects;
         for subject in std::iter::once(first).chain(second) {

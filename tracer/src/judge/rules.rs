@@ -487,6 +487,8 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::TaskExit
         | Effect::Evict
         | Effect::Invalidated
+        | Effect::Pause
+        | Effect::PauseUnlocked
         | Effect::Note => false,
         Effect::Lock(_)
         | Effect::Invalidate(..)

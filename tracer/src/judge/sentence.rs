@@ -91,6 +91,9 @@ impl Facts<'_> {
             Observed::OtherInode => {
                 format!("without {lock} of that inode, holding only the other inode's")
             }
+            Observed::TakenAfterInvalidation if matches!(self.act, Act::SizeLowered { .. }) => {
+                format!("with {lock} taken only afterwards")
+            }
             Observed::TakenAfterInvalidation => {
                 format!("with {lock} taken only after the range was invalidated")
             }

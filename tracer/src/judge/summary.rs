@@ -433,6 +433,7 @@ impl<'a> Summary<'a> {
                 },
             },
             observed: key.observed.text(),
+            how: key.observed,
             target: self.target(key.hook),
             tasks,
             stacks: self.stacks(record, &parties),

@@ -1,9 +1,11 @@
 //! What one task is doing: its open operations and faults, and the locks that it holds.
 
+use tracer_ebpf::Event;
+
 use crate::{
     hooks::{Entry, LockClass, Mode},
     judge::{
-        finding::Witness,
+        finding::{Act, Witness},
         hash::Map,
         inode::InodeIndex,
         lockset::{Hold, LockSet},
@@ -11,7 +13,7 @@ use crate::{
         order::{Account, FreezeSeen},
         ranges::ByteRanges,
         rules::{Kind, Observed},
-        window::{FindingIndex, ScopeId},
+        window::{Danger, FindingIndex, ScopeId},
     },
     units::{ByteRange, HookId, Nanos, StackId, Tid},
 };
@@ -94,6 +96,21 @@ pub struct Untorn {
     pub witness: Witness,
 }
 
+/// A size that fell without the exclusion lock, which may still be taken: too late then.
+#[derive(Clone, Debug)]
+pub struct Early {
+    /// By whom.
+    pub task: TaskId,
+    /// What it held.
+    pub locks: LockSet,
+    /// What was done.
+    pub act: Act,
+    /// To which bytes.
+    pub danger: Danger,
+    /// The event that showed it.
+    pub event: Event,
+}
+
 /// One inode of an operation.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -125,6 +142,8 @@ pub struct Subject {
     pub drained: bool,
     /// The first change that was not torn down before.
     pub untorn: Option<Box<Untorn>>,
+    /// Its size fell without the exclusion lock.
+    pub early: Option<Box<Early>>,
     /// It has a window.
     pub window: bool,
     /// What was found.
@@ -149,6 +168,7 @@ impl Subject {
             tearing: false,
             drained: false,
             untorn: None,
+            early: None,
             window: false,
             reported: Vec::new(),
         }

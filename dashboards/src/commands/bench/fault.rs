@@ -251,7 +251,7 @@ impl Bench {
     /// Runs the loop once more with the kernel timing every program.
     fn programs(&self) -> Result<Programs> {
         let mounts = std::slice::from_ref(&self.mount);
-        let plan = resolve_plan(mounts)?;
+        let plan = resolve_plan(mounts, None)?;
         let mut session = attach(&plan, mounts, Limits::default())?;
         session
             .count_runs()

@@ -1,0 +1,196 @@
+//! `faultline confirm`
+
+use std::{
+    ffi::OsString,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tracer::{
+    analyze::analyze,
+    attach::Limits,
+    confirm::{found_again, pause_for},
+    judge::{
+        Report,
+        finding::{Finding, Strength},
+    },
+    mounts,
+    plan::{Delay, Prefer},
+    record::{Options, record},
+    trace::{Mount, Trace},
+};
+
+use crate::cli::Confirm;
+
+/// The first try's delay; each later one doubles it.
+const FIRST: Duration = Duration::from_micros(500);
+
+/// Repeats a trace's run with tasks held up, until its predictions have been seen.
+pub fn run(arguments: &Confirm) -> Result<ExitCode> {
+    let trace = Trace::open(&arguments.trace)?;
+    let report = analyze(&trace);
+    let wanted = wanted(&report, arguments)?;
+    if !nix::unistd::geteuid().is_root() {
+        bail!("confirming needs root: it records the run again, as `faultline record` does");
+    }
+    let command: Vec<OsString> = if arguments.command.is_empty() {
+        trace.header().command.iter().map(OsString::from).collect()
+    } else {
+        arguments.command.clone()
+    };
+    if command.is_empty() {
+        bail!(
+            "{} was recorded without a command; say after -- what repeats the run",
+            arguments.trace.display()
+        );
+    }
+    let mounts = trace
+        .header()
+        .mounts
+        .iter()
+        .map(|mount| mounts::containing(Path::new(&mount.path)))
+        .collect::<Result<Vec<_>, _>>()
+        .context("the trace's filesystems must be mounted where they were")?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
+    }
+    let scratch = tempfile::tempdir().context("cannot make a directory for the tries' traces")?;
+    let output = arguments
+        .output
+        .clone()
+        .unwrap_or_else(|| scratch.path().join("try.flt"));
+    let tries = Tries {
+        arguments,
+        command,
+        mounts,
+        output,
+        stop,
+    };
+    let mut all = true;
+    for (number, finding) in wanted {
+        all &= tries.confirm(number, finding)?;
+    }
+    Ok(ExitCode::from(u8::from(!all)))
+}
+
+/// The findings to confirm, with their numbers in the report.
+fn wanted<'a>(report: &'a Report, arguments: &Confirm) -> Result<Vec<(usize, &'a Finding)>> {
+    let known = report.annotated.iter().map(|known| &known.finding);
+    let all: Vec<_> = report
+        .findings
+        .iter()
+        .chain(known)
+        .enumerate()
+        .map(|(index, finding)| (index + 1, finding))
+        .collect();
+    if let Some(number) = arguments.finding {
+        let Some(&found) = all.get(number.wrapping_sub(1)) else {
+            bail!(
+                "{} has {} findings, no number {number}; `faultline analyze` numbers them",
+                arguments.trace.display(),
+                all.len()
+            );
+        };
+        return Ok(vec![found]);
+    }
+    let predicted: Vec<_> = all
+        .into_iter()
+        .filter(|(_, finding)| finding.strength == Strength::Predicted)
+        .collect();
+    if predicted.is_empty() {
+        bail!(
+            "{} has no finding that is merely predicted; name another one with --finding",
+            arguments.trace.display()
+        );
+    }
+    Ok(predicted)
+}
+
+struct Tries<'a> {
+    arguments: &'a Confirm,
+    command: Vec<OsString>,
+    mounts: Vec<Mount>,
+    output: PathBuf,
+    stop: Arc<AtomicBool>,
+}
+
+impl Tries<'_> {
+    /// Tries until the finding is more than predicted. False if it never was.
+    fn confirm(&self, number: usize, finding: &Finding) -> Result<bool> {
+        let what = format!(
+            "[{number}] {}, {} {}",
+            finding.kind.name(),
+            finding.filesystem.name(),
+            finding.operation.name()
+        );
+        let Some(at) = pause_for(finding) else {
+            say(&format!(
+                "{what}: no delay can show it; it is what one task does, however slowly"
+            ))?;
+            return Ok(finding.strength > Strength::Predicted);
+        };
+        let mut delay = FIRST;
+        let mut seen = 0;
+        for round in 1..=self.arguments.tries {
+            delay = delay.min(self.arguments.delay);
+            eprintln!(
+                "faultline: try {round} of {}, holding tasks up for {delay:?} {}",
+                self.arguments.tries,
+                at.name()
+            );
+            let report = self.once(Delay {
+                at,
+                ns: delay.as_nanos() as u64,
+            })?;
+            match found_again(finding, &report) {
+                Some(strength) if strength > Strength::Predicted => {
+                    say(&format!(
+                        "{what}: {} in try {round}, with tasks held up for {delay:?} {}",
+                        strength.name(),
+                        at.name()
+                    ))?;
+                    return Ok(true);
+                }
+                Some(_) => seen += 1,
+                None => {}
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                bail!("interrupted in try {round}");
+            }
+            delay *= 2;
+        }
+        say(&format!(
+            "{what}: not observed; {} tries failed, {seen} of them predicted it again",
+            self.arguments.tries
+        ))?;
+        Ok(false)
+    }
+
+    fn once(&self, delay: Delay) -> Result<Report> {
+        let options = Options {
+            output: self.output.clone(),
+            mounts: self.mounts.clone(),
+            command: self.command.clone(),
+            limit: self.arguments.time,
+            prefer: Prefer::default(),
+            delay: Some(delay),
+            limits: Limits::default(),
+        };
+        record(&options, &self.stop, &mut |_| {})?;
+        let trace = Trace::open(&self.output)?;
+        Ok(analyze(&trace))
+    }
+}
+
+fn say(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("cannot print")
+}
