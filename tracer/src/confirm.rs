@@ -9,13 +9,15 @@ use crate::{
     },
 };
 
-/// Where to hold tasks up for a finding's overlap to be seen; none if no delay helps: orders and leaks
-/// are what one task does, however slowly.
-pub fn pause_for(finding: &Finding) -> Option<Pause> {
+/// Where to hold tasks up for a finding's overlap to be seen, to be tried in turn; empty if no delay
+/// helps: orders and leaks are what one task does, however slowly.
+pub fn pauses_for(finding: &Finding) -> &'static [Pause] {
     match (finding.kind, finding.how) {
-        (Kind::ScopeGap, Observed::TakenAfterInvalidation) => Some(Pause::AfterTeardown),
-        (Kind::StaleAfterRelock, _) => Some(Pause::AfterUnlock),
-        (Kind::FaultUnprotected | Kind::StaleData, _) => Some(Pause::BeforeInstall),
+        (Kind::ScopeGap, Observed::TakenAfterInvalidation) => &[Pause::AfterTeardown],
+        (Kind::StaleAfterRelock, _) => &[Pause::AfterUnlock],
+        // A new fault comes into the window; one that found its page mapped must be held until it opens.
+        (Kind::FaultUnprotected, _) => &[Pause::BeforeChange, Pause::BeforeInstall],
+        (Kind::StaleData, _) => &[Pause::BeforeInstall],
         (
             Kind::OpUnprotected
             | Kind::WrongMode
@@ -26,8 +28,8 @@ pub fn pause_for(finding: &Finding) -> Option<Pause> {
             | Kind::LayoutUnbroken
             | Kind::DioUndrained,
             _,
-        ) => Some(Pause::BeforeChange),
-        _ => None,
+        ) => &[Pause::BeforeChange],
+        _ => &[],
     }
 }
 

@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tracer::{
     analyze::analyze,
     attach::Limits,
-    confirm::{found_again, pause_for},
+    confirm::{found_again, pauses_for},
     judge::{
         Report,
         finding::{Finding, Strength},
@@ -132,15 +132,16 @@ impl Tries<'_> {
             finding.filesystem.name(),
             finding.operation.name()
         );
-        let Some(at) = pause_for(finding) else {
+        let places = pauses_for(finding);
+        if places.is_empty() {
             say(&format!(
                 "{what}: no delay can show it; it is what one task does, however slowly"
             ))?;
             return Ok(finding.strength > Strength::Predicted);
-        };
+        }
         let mut delay = FIRST;
         let mut seen = 0;
-        for round in 1..=self.arguments.tries {
+        for (round, &at) in (1..=self.arguments.tries).zip(places.iter().cycle()) {
             delay = delay.min(self.arguments.delay);
             eprintln!(
                 "faultline: try {round} of {}, holding tasks up for {delay:?} {}",
@@ -166,7 +167,9 @@ impl Tries<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 bail!("interrupted in try {round}");
             }
-            delay *= 2;
+            if round as usize % places.len() == 0 {
+                delay *= 2;
+            }
         }
         say(&format!(
             "{what}: not observed; {} tries failed, {seen} of them predicted it again",
