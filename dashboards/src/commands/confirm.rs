@@ -167,7 +167,7 @@ impl Tries<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 bail!("interrupted in try {round}");
             }
-            if round as usize % places.len() == 0 {
+            if (round as usize).is_multiple_of(places.len()) {
                 delay *= 2;
             }
         }

@@ -178,7 +178,8 @@ pub const HOOKS: &[Hook] = &[
         "inode/evict",
     )
     .inode(arg(0, MAPPING)),
-    Hook::new(exit("inode_dio_wait"), Effect::DrainDirect, "dio/wait").inode(arg(0, &[])),
+    // What comes after it in the task comes after the wait.
+    Hook::new(entry("inode_dio_wait"), Effect::DrainDirect, "dio/wait").inode(arg(0, &[])),
     // fs/dax.c:dax_iomap_rw(iocb, iter, ops)
     Hook::new(entry("dax_iomap_rw"), Effect::DaxWrite, "dax/write")
         .inode(arg(0, KIOCB))

@@ -348,7 +348,7 @@ pub enum Effect {
     Invalidate(Span, Teardown),
     /// The task's last invalidation is over.
     Invalidated,
-    /// `inode_dio_wait` returned: no direct I/O to the file is in flight.
+    /// `inode_dio_wait`: after it no direct I/O to the file is in flight.
     DrainDirect,
     /// Bytes of a DAX file are about to be written by the CPU: `a` offset.
     DaxWrite,
