@@ -42,6 +42,9 @@ fn run(mut judge: Judge, trace: &Trace) -> Judge {
     for loss in trace.losses() {
         judge.loss(loss);
     }
+    for mark in trace.marks() {
+        judge.mark(mark);
+    }
     let unread = trace.for_each(|cpu, event| match event.head.hook {
         HOOK_INODE | HOOK_TASK => judge.skip(event.head.task, event.head.seq),
         HOOK_TICK => judge.tick(Nanos(event.head.time)),

@@ -23,8 +23,9 @@ use crate::{
         symbols::Symbols,
         types::{KernelTypes, TypesError},
     },
+    marks::Receiver,
     plan::{Delay, Plan, Prefer},
-    trace::{Footer, Header, Inode, Loss, LossCause, Mount, Stack, Task, TraceError, Writer},
+    trace::{Footer, Header, Inode, Loss, LossCause, Mark, Mount, Stack, Task, TraceError, Writer},
     units::{Device, Ino, InodeAddress, Nanos, Pid, StackId, Tid},
 };
 
@@ -193,6 +194,8 @@ pub fn record(
         health: Health::default(),
         checked: now(),
         lost: 0,
+        marks: None,
+        said: Vec::new(),
     };
     let attached = header
         .hooks
@@ -204,7 +207,8 @@ pub fn record(
         missing: header.hooks.len() - attached,
     });
 
-    let mut child = spawn(&options.command)?;
+    let (mut child, marks) = spawn(&options.command)?;
+    recorder.marks = marks;
     let outcome = recorder.follow(&mut session, child.as_mut(), options.limit, stop, progress);
     let status = match (outcome, child) {
         (Ok(status), _) => status,
@@ -247,6 +251,8 @@ struct Recorder {
     health: Health,
     checked: Nanos,
     lost: u64,
+    marks: Option<Receiver>,
+    said: Vec<Mark>,
 }
 
 impl Recorder {
@@ -263,6 +269,7 @@ impl Recorder {
         loop {
             session.wait(DRAIN_EVERY).map_err(RecordError::Wait)?;
             self.take(session)?;
+            self.listen()?;
             if flushed.elapsed() >= FLUSH_EVERY {
                 self.check(session);
                 self.writer.flush()?;
@@ -282,6 +289,7 @@ impl Recorder {
             };
             if over || status.is_some() {
                 while self.take(session)? > 0 {}
+                self.listen()?;
                 self.check(session);
                 progress(Progress::Recording {
                     events: self.events,
@@ -290,6 +298,15 @@ impl Recorder {
                 return Ok(status);
             }
         }
+    }
+
+    /// Moves what the workload said into the file.
+    fn listen(&mut self) -> Result<(), RecordError> {
+        if let Some(marks) = &mut self.marks {
+            marks.take(&mut self.said).map_err(RecordError::Wait)?;
+            self.writer.marks(&mut self.said);
+        }
+        Ok(())
     }
 
     /// Moves what the rings hold into the file.
@@ -424,18 +441,20 @@ fn header(options: &Options, plan: &Plan) -> Header {
     }
 }
 
-fn spawn(command: &[OsString]) -> Result<Option<Child>, RecordError> {
+fn spawn(command: &[OsString]) -> Result<(Option<Child>, Option<Receiver>), RecordError> {
     let Some((program, arguments)) = command.split_first() else {
-        return Ok(None);
+        return Ok((None, None));
     };
-    Command::new(program)
-        .args(arguments)
-        .spawn()
-        .map(Some)
-        .map_err(|source| RecordError::Command {
-            command: program.to_string_lossy().into_owned(),
-            source,
-        })
+    let failed = |source| RecordError::Command {
+        command: program.to_string_lossy().into_owned(),
+        source,
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let mut marks = Receiver::attach(&mut command).map_err(failed)?;
+    let child = command.spawn().map_err(failed)?;
+    marks.started();
+    Ok((Some(child), Some(marks)))
 }
 
 /// Asks the command to end, and kills it if it does not.

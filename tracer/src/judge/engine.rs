@@ -13,6 +13,7 @@ use crate::{
         Teardown,
     },
     judge::{
+        corruption::Corruptions,
         coverage::{Coverage, Meeting},
         facts::{Fact, Facts, FaultSeen, OperationSeen, Outcome, WindowSeen},
         finding::{Act, Findings, Key, LockSeen, Party, Role, Strength, Witness},
@@ -71,6 +72,8 @@ pub struct Engine {
     pub findings: Findings,
     /// For those who count and draw.
     pub facts: Facts,
+    /// Wrong data that the workload read.
+    pub corruptions: Corruptions,
     pub coverage: Coverage,
     pub unjudged: Unjudged,
     /// Events taken in.
@@ -108,6 +111,7 @@ impl Engine {
             files: Files::new(header),
             findings: Findings::default(),
             facts: Facts::default(),
+            corruptions: Corruptions::default(),
             coverage: Coverage::default(),
             unjudged: Unjudged::default(),
             events: 0,
@@ -1314,6 +1318,7 @@ impl Engine {
                     install,
                 );
             }
+            self.corruptions.window(&file.meta, subject.inode, &window);
             self.facts.tell(|| closed(&window, subject.inode, now));
             file.keep_window(window);
         }
@@ -1539,6 +1544,7 @@ impl Engine {
                 for install in &file.installs {
                     meet(&mut self.findings, &mut self.facts, index, &window, install);
                 }
+                self.corruptions.window(&file.meta, index, &window);
                 self.facts.tell(|| closed(&window, index, self.now));
             }
         }

@@ -6,6 +6,7 @@
 //! need a lost event is not judged; it is counted, and makes a verdict `inconclusive`.
 
 pub mod annotations;
+mod corruption;
 pub mod coverage;
 pub mod duties;
 mod engine;
@@ -100,6 +101,11 @@ impl Judge {
         if owners.last() != Some(task) {
             owners.push(task.clone());
         }
+    }
+
+    /// What the workload said; all of it before the first event.
+    pub fn mark(&mut self, mark: &meta::Mark) {
+        self.engine.corruptions.mark(mark);
     }
 
     /// Events that are known to be missing.

@@ -1,6 +1,6 @@
 //! The outcome of a run, as scripts read it. `schema` changes when a field changes its meaning.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 
@@ -91,7 +91,7 @@ pub struct Annotated {
     #[serde(flatten)]
     pub finding: Finding,
     /// Why it is true, and known.
-    pub argument: &'static str,
+    pub argument: Cow<'static, str>,
 }
 
 /// The outcome of a run.

@@ -53,6 +53,8 @@ pub enum Kind {
     StaleData,
     /// A translation outlived the window that should have removed it.
     StaleTranslation,
+    /// The workload read data that no order of its operations allows.
+    Corruption,
 }
 
 /// What a rule says and why.
@@ -71,7 +73,7 @@ pub struct Rule {
 }
 
 /// Every rule.
-pub const RULES: [Rule; 21] = [
+pub const RULES: [Rule; 22] = [
     Rule {
         kind: Kind::OpUnprotected,
         name: "op-unprotected",
@@ -228,6 +230,13 @@ pub const RULES: [Rule; 21] = [
         name: "stale-translation",
         summary: "A translation names a block that is no longer the file's.",
         source: "fs/dax.c: nothing re-checks a translation once it is installed",
+        asks: Some("-"),
+    },
+    Rule {
+        kind: Kind::Corruption,
+        name: "corruption",
+        summary: "The workload read data that no order of its operations allows.",
+        source: "seen",
         asks: Some("-"),
     },
 ];

@@ -22,7 +22,7 @@ use crate::{
 
 /// What a report is made from.
 pub struct Summary<'a> {
-    judge: &'a Judge,
+    pub(super) judge: &'a Judge,
     hooks: &'a [meta::PlannedHook],
     footer: Option<&'a meta::Footer>,
 }
@@ -67,7 +67,16 @@ impl<'a> Summary<'a> {
             match annotations::find(ANNOTATIONS, subject) {
                 Some(known) => annotated.push(Annotated {
                     finding,
-                    argument: known.argument,
+                    argument: known.argument.into(),
+                }),
+                None => findings.push(finding),
+            }
+        }
+        for (finding, known) in self.corruptions() {
+            match known {
+                Some(argument) => annotated.push(Annotated {
+                    finding,
+                    argument: argument.into(),
                 }),
                 None => findings.push(finding),
             }

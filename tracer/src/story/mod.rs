@@ -101,6 +101,9 @@ impl Story {
         for loss in trace.losses() {
             self.loss(loss);
         }
+        for mark in trace.marks() {
+            self.judge.mark(mark);
+        }
     }
 
     /// A file.

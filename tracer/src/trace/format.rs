@@ -54,6 +54,8 @@ pub enum Kind {
     Footer = 7,
     /// Offset and header of every chunk, not compressed; only a convenience.
     Index = 8,
+    /// A JSON array of [`super::meta::Mark`].
+    Marks = 9,
 }
 
 impl Kind {
@@ -68,6 +70,7 @@ impl Kind {
             6 => Self::Losses,
             7 => Self::Footer,
             8 => Self::Index,
+            9 => Self::Marks,
             _ => return None,
         })
     }
@@ -83,6 +86,7 @@ impl Kind {
             Self::Losses => "losses",
             Self::Footer => "footer",
             Self::Index => "index",
+            Self::Marks => "marks",
         }
     }
 }

@@ -168,6 +168,75 @@ pub enum LossCause {
     Corrupt,
 }
 
+/// What the workload said about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// It changed a file.
+    Operation(OperationMark),
+    /// It read what it never should have.
+    Corruption(CorruptionMark),
+}
+
+/// An operation of the workload, as it saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationMark {
+    /// Before the call.
+    pub from: Nanos,
+    /// After it.
+    pub to: Nanos,
+    /// By whom.
+    pub tid: Tid,
+    /// `s_dev` of the file.
+    pub device: Device,
+    /// `i_ino` of the file.
+    pub ino: Ino,
+    /// Its name, as findings use it.
+    pub operation: String,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// 0, or the error.
+    pub errno: i32,
+}
+
+/// Wrong data, as the workload found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CorruptionMark {
+    /// When it was found.
+    pub at: Nanos,
+    /// By whom.
+    pub tid: Tid,
+    /// `s_dev` of the file.
+    pub device: Device,
+    /// `i_ino` of the file.
+    pub ino: Ino,
+    /// The block's path.
+    pub path: String,
+    /// First byte of the block.
+    pub offset: u64,
+    /// Bytes of the block.
+    pub length: u64,
+    /// What is wrong, in two words: `stale data`, `lost store`.
+    pub wrong: String,
+    /// Whose data it is and why it cannot be right.
+    pub story: String,
+    /// The block that the data belongs to, if it is another file's or another place's.
+    pub origin: Option<Origin>,
+    /// Why unmodified kernels show it, if it is known that they do.
+    pub known: Option<String>,
+}
+
+/// A block of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// `i_ino` of the file, on the same device.
+    pub ino: Ino,
+    /// First byte of the block.
+    pub offset: u64,
+}
+
 /// The last chunk of a trace that was closed properly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footer {

@@ -15,7 +15,7 @@ mod writer;
 pub use error::TraceError;
 pub use merge::{Events, Item};
 pub use meta::{
-    Footer, Header, Inode, Loss, LossCause, Mechanism, Mount, PlannedHook, Stack, Task,
+    Footer, Header, Inode, Loss, LossCause, Mark, Mechanism, Mount, PlannedHook, Stack, Task,
 };
 pub use reader::{Damage, Incomplete, Trace};
 pub use writer::{WriteSummary, Writer};

@@ -15,7 +15,7 @@ use super::{
     index::{self, Place},
     map::Map,
     merge::{Events, Item},
-    meta::{Footer, Header, Inode, Loss, LossCause, Stack, Task},
+    meta::{Footer, Header, Inode, Loss, LossCause, Mark, Stack, Task},
     scan::{self, Gap, Layout, Torn},
     sniff,
 };
@@ -52,6 +52,7 @@ pub struct Trace {
     tasks: Vec<Task>,
     stacks: Vec<Stack>,
     losses: Vec<Loss>,
+    marks: Vec<Mark>,
     damage: Vec<Damage>,
     /// Chunks of events by CPU, in file order.
     chunks: BTreeMap<u32, Vec<Place>>,
@@ -103,6 +104,7 @@ impl Trace {
             tasks: Vec::new(),
             stacks: Vec::new(),
             losses: Vec::new(),
+            marks: Vec::new(),
             damage: Vec::new(),
             chunks: BTreeMap::new(),
             torn: None,
@@ -141,6 +143,7 @@ impl Trace {
                 Kind::Tasks => append(&self.map, place, &mut self.tasks),
                 Kind::Stacks => append(&self.map, place, &mut self.stacks),
                 Kind::Losses => append(&self.map, place, &mut self.losses),
+                Kind::Marks => append(&self.map, place, &mut self.marks),
                 Kind::Footer => {
                     self.footer = json(&self.map, place);
                     self.footer.is_some()
@@ -244,6 +247,11 @@ impl Trace {
     /// time. [`Item::Loss`] and [`Self::verify`] tell of the rest.
     pub fn losses(&self) -> &[Loss] {
         &self.losses
+    }
+
+    /// What the workload said about itself, in the order in which it came.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
     }
 
     /// Parts that cannot be read, other than chunks of events.

@@ -21,7 +21,7 @@ use super::{
         NO_CPU, VERSION,
     },
     index,
-    meta::{Footer, Header, Inode, Loss, Stack, Task},
+    meta::{Footer, Header, Inode, Loss, Mark, Stack, Task},
 };
 
 /// Level 1 is nearly as small as level 3 here, at twice the speed.
@@ -128,6 +128,11 @@ impl Writer {
         self.tables.losses.push(*loss);
     }
 
+    /// Adds what the workload said, as [`Self::inodes`]. The marks are taken out of `marks`.
+    pub fn marks(&mut self, marks: &mut Vec<Mark>) {
+        self.tables.marks.append(marks);
+    }
+
     /// Size of the file so far, bytes; without what is buffered.
     pub fn bytes(&self) -> u64 {
         self.out.length
@@ -185,6 +190,7 @@ struct Tables {
     tasks: Vec<Task>,
     stacks: Vec<Stack>,
     losses: Vec<Loss>,
+    marks: Vec<Mark>,
 }
 
 impl Tables {
@@ -196,6 +202,12 @@ impl Tables {
         table(out, Kind::Stacks, &mut self.stacks, |_| None)?;
         table(out, Kind::Losses, &mut self.losses, |loss| {
             Some([loss.from.0, loss.to.0])
+        })?;
+        table(out, Kind::Marks, &mut self.marks, |mark| {
+            Some(match mark {
+                Mark::Operation(mark) => [mark.from.0, mark.to.0],
+                Mark::Corruption(mark) => [mark.at.0; 2],
+            })
         })
     }
 }
