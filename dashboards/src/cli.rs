@@ -257,22 +257,22 @@ pub struct Man {
 /// Arguments of `work`.
 #[derive(Debug, Args)]
 pub struct Work {
-    /// Scenario, or `list`
+    /// Scenario, or `list`, or `replay` or `shrink` with the log of a failing run
     #[arg(value_name = "SCENARIO")]
     pub scenario: String,
-    /// Directory on the filesystem to exercise
-    #[arg(value_name = "DIR")]
-    pub directory: Option<PathBuf>,
-    /// Run for this long
+    /// Directory on the filesystem to exercise; after the log with `replay` and `shrink`
+    #[arg(value_name = "[LOG] DIR", num_args = 0..=2)]
+    pub paths: Vec<PathBuf>,
+    /// Run for this long; `shrink`: search for this long
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub time: Duration,
-    /// Run for this many operations of the manipulator instead
+    /// Run for this many operations of the actors instead
     #[arg(long, value_name = "N", conflicts_with = "time")]
     pub ops: Option<u64>,
     /// What all random choices follow from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Fault threads beside the manipulator
+    /// Fault threads beside the actors
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub threads: usize,
     /// Size of each file in KiB
@@ -281,6 +281,9 @@ pub struct Work {
     /// Bind each thread to a CPU
     #[arg(long)]
     pub pin: bool,
+    /// Where to write what was done, if data was wrong [default: faultline-SCENARIO-SEED.log]
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
     /// How to print the summary
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,

@@ -220,7 +220,13 @@ fn stock(fast: bool, extent: Extent) -> Trial {
             SCENARIOS
                 .iter()
                 .filter(move |scenario| {
-                    filesystem == FilesystemKind::Xfs || scenario.needs != Needs::XfsOnly
+                    let made_with = |feature| mkfs.is_some_and(|mkfs| mkfs.contains(feature));
+                    scenario.needs.met(filesystem.module(), dax)
+                        && match scenario.needs {
+                            Needs::Reflink => made_with("reflink=1"),
+                            Needs::Exchange => made_with("exchange=1"),
+                            _ => true,
+                        }
                 })
                 .map(move |scenario| Workload {
                     filesystem,

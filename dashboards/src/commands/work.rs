@@ -1,26 +1,41 @@
 //! `faultline work`
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::{Context as _, Result};
-use workloads::scenarios::{self, Limit, Needs, Options, SCENARIOS};
+use anyhow::{Context as _, Result, bail};
+use workloads::scenarios::{self, Limit, Log, Options, SCENARIOS, Step, Summary};
 
 use crate::{
     cli::{Format, Work},
-    progress,
+    progress::{self, Line},
 };
 
 /// Runs a scenario; 0 if its data was right, 1 if not.
 pub fn run(arguments: &Work) -> Result<ExitCode> {
-    if arguments.scenario == "list" {
-        return list();
+    match (arguments.scenario.as_str(), &arguments.paths[..]) {
+        ("list", []) => list(),
+        ("replay", [log, directory]) => replay(arguments, log, directory),
+        ("shrink", [log, directory]) => shrink(arguments, log, directory),
+        ("list", _) => bail!("list takes no directory: faultline work list"),
+        (command @ ("replay" | "shrink"), _) => {
+            bail!("name a log and a directory: faultline work {command} LOG DIR")
+        }
+        (name, paths) => {
+            let scenario = scenarios::find(name)?;
+            let [directory] = paths else {
+                bail!("name one directory on the filesystem to exercise: faultline work {name} DIR")
+            };
+            finish(arguments, scenario, &options(arguments, directory), None)
+        }
     }
-    let scenario = scenarios::find(&arguments.scenario)?;
-    let directory = arguments
-        .directory
-        .clone()
-        .context("name a directory on the filesystem to exercise: faultline work SCENARIO DIR")?;
-    let options = Options {
+}
+
+fn options(arguments: &Work, directory: &Path) -> Options {
+    Options {
         seed: arguments.seed,
         threads: arguments.threads,
         limit: arguments
@@ -29,32 +44,137 @@ pub fn run(arguments: &Work) -> Result<ExitCode> {
         file_size: arguments.size << 10,
         pin_cpus: arguments.pin,
         ..Options::new(directory)
-    };
+    }
+}
+
+fn finish(
+    arguments: &Work,
+    scenario: &scenarios::Scenario,
+    options: &Options,
+    from: Option<&Path>,
+) -> Result<ExitCode> {
     let mut display = progress::working();
-    let summary = scenarios::run(scenario, &options, &mut |progress| display(progress))?;
+    let summary = scenarios::run(scenario, options, &mut |progress| display(progress))?;
+    drop(display);
+    print(arguments, &summary)?;
+    if let Some(log) = &summary.log {
+        let path = arguments.log.clone().unwrap_or_else(|| {
+            PathBuf::from(format!("faultline-{}-{}.log", scenario.name, options.seed))
+        });
+        // A replay that fails again has its log already.
+        if from.is_none() || arguments.log.is_some() {
+            log.write(&path)
+                .context("cannot write down what was done")?;
+            eprintln!("faultline: what was done is in {}", path.display());
+        }
+        let log = from.unwrap_or(&path).display();
+        let directory = options.directory.display();
+        let limit = match options.limit {
+            Limit::Operations(count) => format!("--ops {count}"),
+            Limit::Time(time) => format!("--time {}ms", time.as_millis()),
+        };
+        let pin = if options.pin_cpus { " --pin" } else { "" };
+        eprintln!(
+            "faultline: again:   faultline work {} {directory} --seed {} --threads {} --size {} {limit}{pin}",
+            scenario.name,
+            options.seed,
+            options.threads,
+            options.file_size >> 10,
+        );
+        eprintln!("faultline: smaller: faultline work shrink {log} {directory} --time 2m");
+    }
+    Ok(ExitCode::from(u8::from(summary.violation_count > 0)))
+}
+
+fn print(arguments: &Work, summary: &Summary) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match arguments.format {
         Format::Text => writeln!(out, "{summary}"),
-        Format::Json => serde_json::to_writer_pretty(&mut out, &summary)
+        Format::Json => serde_json::to_writer_pretty(&mut out, summary)
             .map_err(std::io::Error::from)
             .and_then(|()| writeln!(out)),
     }
-    .context("cannot print the summary")?;
-    Ok(ExitCode::from(u8::from(summary.violation_count > 0)))
+    .context("cannot print the summary")
+}
+
+/// Makes the rounds of a failing run again, over and over, until they fail.
+fn replay(arguments: &Work, path: &Path, directory: &Path) -> Result<ExitCode> {
+    let log = Log::read(path)?;
+    let scenario = scenarios::find(&log.recipe.scenario)?;
+    let options = scenarios::again(&log, &Options::new(directory));
+    finish(arguments, scenario, &options, Some(path))
+}
+
+/// Makes a failing run smaller.
+fn shrink(arguments: &Work, path: &Path, directory: &Path) -> Result<ExitCode> {
+    let log = Log::read(path)?;
+    let mut line = Line::new();
+    let mut tell = |runs: u32, rounds: usize| {
+        line.say(&format!("run {runs}, of {rounds} rounds"), false);
+    };
+    let options = Options::new(directory);
+    let shrunk = scenarios::shrink(&log, &options, arguments.time, &mut tell)?;
+    drop(line);
+    let Some(least) = shrunk.log else {
+        bail!(
+            "the run of {} did not fail again, in {} runs: give it more time (--time), or the machine as it was",
+            path.display(),
+            shrunk.runs
+        )
+    };
+    let output = arguments.log.clone().unwrap_or_else(|| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".min");
+        name.into()
+    });
+    least.write(&output)?;
+    let mut out = std::io::stdout().lock();
+    (|| {
+        writeln!(
+            out,
+            "{} rounds of {}, in {} runs; {} fault thread{}",
+            least.recipe.rounds.len(),
+            shrunk.before,
+            shrunk.runs,
+            least.recipe.threads,
+            if least.recipe.threads == 1 { "" } else { "s" }
+        )?;
+        for (actor, rounds) in least.recipe.rounds.0.iter().enumerate() {
+            for round in rounds {
+                writeln!(out, "  actor {actor}, round {round}")?;
+                // It was made over and over; once is enough to see.
+                let mine = |step: &&Step| step.actor == actor && step.round == *round;
+                let turn = least.steps.iter().find(mine).map(|step| step.turn);
+                for step in least.steps.iter().filter(mine) {
+                    if Some(step.turn) == turn {
+                        let end = step.offset + step.length;
+                        let (operation, file, start) = (&step.operation, &step.file, step.offset);
+                        writeln!(out, "    {operation} {file} {start}..{end}")?;
+                    }
+                }
+            }
+        }
+        writeln!(out, "  {}", least.recipe.violation)
+    })()
+    .context("cannot print what is left")?;
+    eprintln!("faultline: it is in {}", output.display());
+    eprintln!(
+        "faultline: again: faultline work replay {} {}",
+        output.display(),
+        directory.display()
+    );
+    Ok(ExitCode::from(1))
 }
 
 fn list() -> Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     for scenario in SCENARIOS {
-        let needs = match scenario.needs {
-            Needs::PageCacheOk => "any",
-            Needs::DaxPreferred => "best with DAX",
-            Needs::XfsOnly => "XFS only",
-        };
         writeln!(
             out,
-            "{:20} {:14} {}",
-            scenario.name, needs, scenario.summary
+            "{:20} {:17} {}",
+            scenario.name,
+            scenario.needs.name(),
+            scenario.summary
         )
         .context("cannot print the list")?;
     }

@@ -2,28 +2,33 @@
 //! whole.
 //!
 //! A stamp is one aligned 8-byte word, which the CPU stores and loads in one piece: a racing load
-//! sees an old or a new stamp, never half of one. A page carries two of them, in its first and its
-//! last word ([`Cell`]); each is judged by itself, so stores of one cell while the other still
-//! shows what the block held before are possible.
+//! sees an old or a new stamp, never half of one. Mapped stores go to a page's first and last word
+//! ([`Cell`]); each is judged by itself, so stores of one cell while the other still shows what the
+//! block held before are possible. A write of a whole block fills it with one stamp.
 
 use serde::{Deserialize, Serialize};
 
 use super::pages::{PAGE, Page};
 use super::rng::mix;
 
-/// Which file of the run, 1 to 15.
+/// Which file of the run, 1 to 62; [`FileId::MAX`] is no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FileId(pub u8);
 
-/// Which store to its page, from 1; 28 bits.
+impl FileId {
+    /// The largest that a stamp can carry; no file has it.
+    pub const MAX: FileId = FileId(63);
+}
+
+/// Which store to its page, from 1; 26 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u32);
 
 impl Generation {
     /// The largest that a stamp can carry.
-    pub const MAX: Generation = Generation((1 << 28) - 1);
+    pub const MAX: Generation = Generation((1 << 26) - 1);
 }
 
 /// The most pages a file may have for its page numbers to fit a stamp.
@@ -86,8 +91,8 @@ impl Key {
 
     /// The word for a stamp; never 0, since file ids start at 1.
     pub fn seal(self, stamp: Stamp) -> u64 {
-        let payload = u64::from(stamp.file.0 & 15) << 48
-            | u64::from(stamp.page.0 & (MAX_PAGES - 1)) << 28
+        let payload = u64::from(stamp.file.0 & FileId::MAX.0) << 46
+            | u64::from(stamp.page.0 & (MAX_PAGES - 1)) << 26
             | u64::from(stamp.generation.0 & Generation::MAX.0);
         payload << CHECK_BITS | self.check(payload)
     }
@@ -98,12 +103,12 @@ impl Key {
         if word == 0 {
             return Content::Zero;
         }
-        if payload >> 48 == 0 || self.check(payload) != word & ((1 << CHECK_BITS) - 1) {
+        if payload >> 46 == 0 || self.check(payload) != word & ((1 << CHECK_BITS) - 1) {
             return Content::Garbage(word);
         }
         Content::Stamp(Stamp {
-            file: FileId((payload >> 48) as u8),
-            page: Page((payload >> 28) as u32 & (MAX_PAGES - 1)),
+            file: FileId((payload >> 46) as u8),
+            page: Page((payload >> 26) as u32 & (MAX_PAGES - 1)),
             generation: Generation(payload as u32 & Generation::MAX.0),
         })
     }
@@ -116,7 +121,7 @@ mod tests {
 
     fn random_stamp(rng: &mut Rng) -> Stamp {
         Stamp {
-            file: FileId(1 + rng.below(15) as u8),
+            file: FileId(1 + rng.below(63) as u8),
             page: Page(rng.below(MAX_PAGES)),
             generation: Generation(rng.below(Generation::MAX.0 + 1)),
         }
@@ -130,7 +135,7 @@ mod tests {
             assert_eq!(key.open(key.seal(stamp)), Content::Stamp(stamp));
         }
         let last = Stamp {
-            file: FileId(15),
+            file: FileId::MAX,
             page: Page(MAX_PAGES - 1),
             generation: Generation::MAX,
         };

@@ -22,7 +22,7 @@ pub enum Error {
     #[error("{} exists and was not made by faultline: remove or rename it first", .0.display())]
     NotOurs(PathBuf),
     /// Something that the run did not make is left in its directory.
-    #[error("{} holds files that faultline did not make; they are left alone: {source}", path.display())]
+    #[error("{} holds files that faultline did not make; they are left alone", path.display())]
     Leftover {
         /// The working directory.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Another error on a path.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Path {
         /// What it happened on.
         path: PathBuf,
@@ -55,8 +55,31 @@ pub enum Error {
         /// What would make it work.
         hint: Option<&'static str>,
     },
+    /// A log that cannot be read.
+    #[error("{} is no operation log of a failing run: line {line}: {why}", path.display())]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        line: usize,
+        /// What is wrong there.
+        why: String,
+    },
+    /// The device or the mount went away, or the filesystem shut down.
+    #[error(
+        "{operation}: the filesystem at {} is gone or has shut down, as the kernel log should say",
+        path.display()
+    )]
+    Gone {
+        /// The operation that met it.
+        operation: &'static str,
+        /// The working directory.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// An operation failed in a way that it never should.
-    #[error("{operation}: {source}")]
+    #[error("{operation}")]
     Operation {
         /// The operation.
         operation: &'static str,
@@ -65,11 +88,11 @@ pub enum Error {
     },
     /// The run was told to stop, and its threads did not come back from the kernel.
     #[error(
-        "{threads} threads did not come back within {seconds} s after the end, the manipulator's last operation being {operation}: \
+        "{threads} threads did not come back within {seconds} s after the end, the last operation being {operation}: \
          they are blocked in the kernel; {} is left", path.display()
     )]
     Stuck {
-        /// How many, the manipulator included.
+        /// How many, the actors included.
         threads: usize,
         /// How long was waited.
         seconds: u64,
@@ -84,6 +107,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// A system call that failed in a way that it never should.
+    pub(crate) fn call(operation: &'static str, source: io::Error) -> Self {
+        Self::Operation { operation, source }
+    }
+
     /// An I/O error on a path, told apart as far as the user can act on it.
     pub(crate) fn path(path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();

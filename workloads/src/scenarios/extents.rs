@@ -9,7 +9,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::kernel;
 use super::pages::PageRange;
 
-/// What the manipulator does.
+/// What an actor does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// fallocate(2), punch hole.
@@ -20,6 +20,8 @@ pub enum Operation {
     CollapseRange,
     /// fallocate(2), insert range.
     InsertRange,
+    /// fallocate(2), unshare range.
+    UnshareRange,
     /// fallocate(2), preallocation.
     Preallocate,
     /// ftruncate(2).
@@ -30,37 +32,92 @@ pub enum Operation {
     PreallocateError,
     /// write(2).
     Write,
+    /// write(2) beyond EOF.
+    Append,
+    /// read(2) with O_DIRECT.
+    DirectRead,
+    /// write(2) with O_DIRECT.
+    DirectWrite,
+    /// io_submit(2) of writes with O_DIRECT, until all are done.
+    AsyncWrite,
     /// sync_file_range(2).
     SyncRange,
+    /// fsync(2).
+    FileSync,
     /// fdatasync(2).
     DataSync,
+    /// syncfs(2).
+    SyncFilesystem,
     /// msync(2) with MS_SYNC.
     MapSync,
+    /// posix_fadvise(2), POSIX_FADV_DONTNEED.
+    DropCaches,
     /// ioctl(2), XFS_IOC_SWAPEXT.
     SwapExtents,
+    /// ioctl(2), XFS_IOC_EXCHANGE_RANGE.
+    ExchangeRange,
     /// ioctl(2), FICLONERANGE.
     CloneRange,
+    /// ioctl(2), FIDEDUPERANGE.
+    DedupeRange,
+    /// copy_file_range(2).
+    CopyRange,
+    /// ioctl(2), EXT4_IOC_MOVE_EXT.
+    MoveExtents,
+    /// ioctl(2), EXT4_IOC_SWAP_BOOT.
+    SwapBoot,
+    /// ioctl(2), FIFREEZE.
+    Freeze,
+    /// ioctl(2), FITHAW.
+    Thaw,
+    /// fork(2), of a process that has the file mapped.
+    Fork,
+    /// A store to a private mapping.
+    PrivateStore,
+    /// unlink(2), of a file that stays mapped.
+    Unlink,
+    /// A page held by vmsplice(2).
+    Pin,
 }
 
 impl Operation {
     /// All, in the order of their numbers.
-    pub const ALL: [Operation; 14] = {
+    pub const ALL: [Operation; 33] = {
         use Operation::*;
         [
             PunchHole,
             ZeroRange,
             CollapseRange,
             InsertRange,
+            UnshareRange,
             Preallocate,
             Truncate,
             TruncateError,
             PreallocateError,
             Write,
+            Append,
+            DirectRead,
+            DirectWrite,
+            AsyncWrite,
             SyncRange,
+            FileSync,
             DataSync,
+            SyncFilesystem,
             MapSync,
+            DropCaches,
             SwapExtents,
+            ExchangeRange,
             CloneRange,
+            DedupeRange,
+            CopyRange,
+            MoveExtents,
+            SwapBoot,
+            Freeze,
+            Thaw,
+            Fork,
+            PrivateStore,
+            Unlink,
+            Pin,
         ]
     };
 
@@ -71,16 +128,49 @@ impl Operation {
             Operation::ZeroRange => "fallocate/ZERO_RANGE",
             Operation::CollapseRange => "fallocate/COLLAPSE_RANGE",
             Operation::InsertRange => "fallocate/INSERT_RANGE",
+            Operation::UnshareRange => "fallocate/UNSHARE_RANGE",
             Operation::Preallocate => "fallocate",
             Operation::Truncate => "setattr/truncate",
             Operation::TruncateError => "setattr/truncate(error)",
             Operation::PreallocateError => "fallocate(error)",
             Operation::Write => "write",
+            Operation::Append => "write(extending)",
+            Operation::DirectRead => "direct-read",
+            Operation::DirectWrite => "direct-write",
+            Operation::AsyncWrite => "async-direct-write",
             Operation::SyncRange => "sync_file_range",
+            Operation::FileSync => "fsync",
             Operation::DataSync => "fdatasync",
+            Operation::SyncFilesystem => "syncfs",
             Operation::MapSync => "msync",
+            Operation::DropCaches => "fadvise/DONTNEED",
             Operation::SwapExtents => "XFS_IOC_SWAPEXT",
+            Operation::ExchangeRange => "XFS_IOC_EXCHANGE_RANGE",
             Operation::CloneRange => "FICLONERANGE",
+            Operation::DedupeRange => "FIDEDUPERANGE",
+            Operation::CopyRange => "copy_file_range",
+            Operation::MoveExtents => "EXT4_IOC_MOVE_EXT",
+            Operation::SwapBoot => "EXT4_IOC_SWAP_BOOT",
+            Operation::Freeze => "FIFREEZE",
+            Operation::Thaw => "FITHAW",
+            Operation::Fork => "fork",
+            Operation::PrivateStore => "store(MAP_PRIVATE)",
+            Operation::Unlink => "unlink",
+            Operation::Pin => "vmsplice",
+        }
+    }
+
+    /// What makes it possible where the filesystem refuses it.
+    pub fn hint(self) -> Option<&'static str> {
+        match self {
+            Operation::CloneRange | Operation::DedupeRange | Operation::UnshareRange => {
+                Some("needs reflink, as mkfs.xfs -m reflink=1 gives")
+            }
+            Operation::ExchangeRange => {
+                Some("needs Linux 6.10 and exchange, as mkfs.xfs -i exchange=1 gives")
+            }
+            Operation::MoveExtents => Some("needs extents and the page cache, not DAX"),
+            _ => None,
         }
     }
 }
@@ -125,6 +215,11 @@ pub fn insert(file: &File, range: PageRange) -> io::Result<()> {
 /// Allocates unwritten extents where there are holes.
 pub fn preallocate(file: &File, range: PageRange) -> io::Result<()> {
     change(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, range)
+}
+
+/// Makes shared blocks the file's own.
+pub fn unshare(file: &File, range: PageRange) -> io::Result<()> {
+    change(file, FallocateFlags::FALLOC_FL_UNSHARE_RANGE, range)
 }
 
 /// Starts the write-back of the range's dirty pages, which write-protects them; on DAX flushes and

@@ -1,12 +1,12 @@
 //! System calls that have no safe wrapper elsewhere, each behind one that is.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeWriter};
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork};
+use super::mapping::Mapping;
+use super::pages::PageRange;
 
 fn result(status: libc::c_int) -> io::Result<()> {
     if status < 0 {
@@ -154,124 +154,215 @@ pub fn swap_extents(target: &File, other: &File, length: u64, stat: BulkStat) ->
     result(unsafe { libc::ioctl(target.as_raw_fd(), 0xc0c0_586d, &request) })
 }
 
-/// A child process under RLIMIT_FSIZE that resizes a file on demand; the limit is the child's
-/// alone.
-pub struct LimitedChild {
-    pid: Pid,
-    /// None only while it is being dropped.
-    requests: Option<PipeWriter>,
-    replies: PipeReader,
+/// struct file_dedupe_range with one struct file_dedupe_range_info, of linux/fs.h.
+#[repr(C)]
+struct DedupeRange {
+    src_offset: u64,
+    src_length: u64,
+    dest_count: u16,
+    reserved1: u16,
+    reserved2: u32,
+    dest_fd: i64,
+    dest_offset: u64,
+    bytes_deduped: u64,
+    status: i32,
+    reserved: u32,
 }
+const _: () = assert!(size_of::<DedupeRange>() == 56);
 
-/// What the child is to try.
-#[derive(Clone, Copy)]
-pub enum Resize {
-    /// ftruncate(2).
-    Truncate = 0,
-    /// fallocate(2) that extends the file.
-    Allocate = 1,
-}
-
-impl LimitedChild {
-    /// Forks it; `limit` in bytes.
-    pub fn spawn(file: &File, limit: u64) -> io::Result<Self> {
-        let (requests_in, requests) = io::pipe()?;
-        let (replies, replies_out) = io::pipe()?;
-        // SAFETY: the child makes bare system calls and _exit, on memory that it has already.
-        match unsafe { fork() }? {
-            ForkResult::Child => {
-                let own = [requests.as_raw_fd(), replies.as_raw_fd()];
-                serve(
-                    file.as_raw_fd(),
-                    limit,
-                    own,
-                    requests_in.as_raw_fd(),
-                    replies_out.as_raw_fd(),
-                )
-            }
-            ForkResult::Parent { child } => Ok(Self {
-                pid: child,
-                requests: Some(requests),
-                replies,
-            }),
-        }
+/// FIDEDUPERANGE: `_IOWR(0x94, 54, struct file_dedupe_range)`. True if the data was the same and is
+/// shared now.
+pub fn dedupe_range(source: &File, target: &File, offset: u64, bytes: u64) -> io::Result<bool> {
+    let mut request = DedupeRange {
+        src_offset: offset,
+        src_length: bytes,
+        dest_count: 1,
+        reserved1: 0,
+        reserved2: 0,
+        dest_fd: target.as_raw_fd().into(),
+        dest_offset: offset,
+        bytes_deduped: 0,
+        status: 0,
+        reserved: 0,
+    };
+    // SAFETY: the struct is what this request reads and writes.
+    result(unsafe { libc::ioctl(source.as_raw_fd(), 0xc018_9436, &mut request) })?;
+    match request.status {
+        // FILE_DEDUPE_RANGE_SAME, FILE_DEDUPE_RANGE_DIFFERS.
+        0 => Ok(true),
+        1 => Ok(false),
+        error => Err(io::Error::from_raw_os_error(-error)),
     }
+}
 
-    /// Has it try; the child's error is returned as if it were ours.
-    pub fn resize(&mut self, how: Resize, bytes: u64) -> io::Result<()> {
-        let Some(requests) = &mut self.requests else {
-            return Err(io::ErrorKind::BrokenPipe.into());
+/// copy_file_range(2) of a whole range, at the same offset.
+pub fn copy_range(source: &File, target: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let (mut from, mut to) = (offset as libc::off64_t, offset as libc::off64_t);
+    let end = (offset + bytes) as libc::off64_t;
+    while from < end {
+        // SAFETY: both offsets are ours.
+        let copied = unsafe {
+            libc::copy_file_range(
+                source.as_raw_fd(),
+                &mut from,
+                target.as_raw_fd(),
+                &mut to,
+                (end - from) as usize,
+                0,
+            )
         };
-        requests.write_all(&(bytes << 1 | how as u64).to_ne_bytes())?;
-        let mut reply = [0; 8];
-        self.replies.read_exact(&mut reply)?;
-        match u64::from_ne_bytes(reply) {
-            0 => Ok(()),
-            errno => Err(io::Error::from_raw_os_error(errno as i32)),
+        match copied {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n if n < 0 => return Err(io::Error::last_os_error()),
+            _ => {}
         }
     }
+    Ok(())
 }
 
-impl Drop for LimitedChild {
-    fn drop(&mut self) {
-        // End of file on its pipe ends the child.
-        self.requests = None;
-        let _ = waitpid(self.pid, None);
-    }
+/// struct xfs_exchange_range of xfs_fs.h.
+#[repr(C)]
+struct ExchangeRange {
+    file1_fd: i32,
+    pad: u32,
+    file1_offset: u64,
+    file2_offset: u64,
+    length: u64,
+    flags: u64,
+}
+const _: () = assert!(size_of::<ExchangeRange>() == 40);
+
+/// XFS_IOC_EXCHANGE_RANGE: `_IOW('X', 129, struct xfs_exchange_range)`, at the same offset.
+pub fn exchange_range(one: &File, two: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let request = ExchangeRange {
+        file1_fd: one.as_raw_fd(),
+        pad: 0,
+        file1_offset: offset,
+        file2_offset: offset,
+        length: bytes,
+        flags: 0,
+    };
+    // SAFETY: the struct is what this request reads.
+    result(unsafe { libc::ioctl(two.as_raw_fd(), 0x4028_5881, &request) })
 }
 
-fn serve(file: RawFd, limit: u64, close: [RawFd; 2], requests: RawFd, replies: RawFd) -> ! {
-    // SAFETY: async-signal-safe calls only, for other threads of the parent may have held any lock
-    // at the fork. The buffer is local.
+/// struct move_extent of fs/ext4/ext4.h.
+#[repr(C)]
+struct MoveExtent {
+    reserved: u32,
+    donor_fd: u32,
+    orig_start: u64,
+    donor_start: u64,
+    len: u64,
+    moved_len: u64,
+}
+const _: () = assert!(size_of::<MoveExtent>() == 40);
+
+/// EXT4_IOC_MOVE_EXT: `_IOWR('f', 15, struct move_extent)`, at the same place of both files, in blocks.
+pub fn move_extents(file: &File, donor: &File, first: u64, blocks: u64) -> io::Result<()> {
+    let mut request = MoveExtent {
+        reserved: 0,
+        donor_fd: donor.as_raw_fd() as u32,
+        orig_start: first,
+        donor_start: first,
+        len: blocks,
+        moved_len: 0,
+    };
+    // SAFETY: the struct is what this request reads and writes.
+    result(unsafe { libc::ioctl(file.as_raw_fd(), 0xc028_660f, &mut request) })
+}
+
+/// EXT4_IOC_SWAP_BOOT: `_IO('f', 17)`. Exchanges the file's data and size with the boot loader
+/// inode's.
+pub fn swap_boot(file: &File) -> io::Result<()> {
+    // SAFETY: the request has no argument.
+    result(unsafe { libc::ioctl(file.as_raw_fd(), 0x6611) })
+}
+
+/// struct fsxattr of linux/fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct FileAttributes {
+    xflags: u32,
+    extsize: u32,
+    nextents: u32,
+    projid: u32,
+    cowextsize: u32,
+    pad: [u8; 8],
+}
+const _: () = assert!(size_of::<FileAttributes>() == 28);
+
+/// Asks that the file's extents be allocated in aligned pieces of so many bytes
+/// (FS_IOC_FSSETXATTR, `FS_XFLAG_EXTSIZE`), which XFS and few others do. The file must be empty.
+pub fn hint_extent_size(file: &File, bytes: u32) -> io::Result<()> {
+    const GET: libc::c_ulong = 0x801c_581f;
+    const SET: libc::c_ulong = 0x401c_5820;
+    const EXTSIZE: u32 = 0x800;
+    let mut attributes = FileAttributes::default();
+    // SAFETY: the struct is what both requests read or write.
     unsafe {
-        for descriptor in close {
-            libc::close(descriptor);
-        }
-        // The parent decides when a signal from the terminal ends the run.
-        for signal in [libc::SIGXFSZ, libc::SIGINT, libc::SIGHUP, libc::SIGTERM] {
-            libc::signal(signal, libc::SIG_IGN);
-        }
-        let limits = libc::rlimit {
-            rlim_cur: limit,
-            rlim_max: limit,
-        };
-        if libc::setrlimit(libc::RLIMIT_FSIZE, &limits) != 0 {
-            libc::_exit(1);
-        }
-        let mut word = 0u64;
-        while libc::read(requests, (&raw mut word).cast(), 8) == 8 {
-            let bytes = (word >> 1) as libc::off_t;
-            let status = if word & 1 == Resize::Allocate as u64 {
-                libc::fallocate(file, 0, 0, bytes)
-            } else {
-                libc::ftruncate(file, bytes)
-            };
-            let reply = if status == 0 {
-                0
-            } else {
-                *libc::__errno_location() as u64
-            };
-            if libc::write(replies, (&raw const reply).cast(), 8) != 8 {
-                break;
-            }
-        }
-        libc::_exit(0)
+        result(libc::ioctl(file.as_raw_fd(), GET, &mut attributes))?;
+        attributes.xflags |= EXTSIZE;
+        attributes.extsize = bytes;
+        result(libc::ioctl(file.as_raw_fd(), SET, &attributes))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// syncfs(2).
+pub fn sync_filesystem(file: &File) -> io::Result<()> {
+    // SAFETY: a plain descriptor.
+    result(unsafe { libc::syncfs(file.as_raw_fd()) })
+}
 
-    #[test]
-    fn the_limit_holds_in_the_child_alone() {
-        let file = tempfile::tempfile().unwrap();
-        let mut child = LimitedChild::spawn(&file, 4096).unwrap();
-        child.resize(Resize::Truncate, 4096).unwrap();
-        for how in [Resize::Truncate, Resize::Allocate] {
-            let error = child.resize(how, 8192).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EFBIG));
-        }
-        file.set_len(8192).unwrap();
+/// posix_fadvise(2) with `POSIX_FADV_DONTNEED`: drops clean pages from the cache.
+pub fn drop_cache(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let (offset, bytes) = (offset as libc::off_t, bytes as libc::off_t);
+    // SAFETY: plain numbers.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, bytes, libc::POSIX_FADV_DONTNEED) }
+    {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
     }
+}
+
+/// Which way data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the file into memory.
+    Read,
+    /// From memory into the file.
+    Write,
+}
+
+/// pread(2) or pwrite(2) with a buffer in a mapping, once; how many bytes went.
+pub fn transfer(
+    file: &File,
+    way: Way,
+    offset: u64,
+    mapping: &Mapping,
+    buffer: PageRange,
+) -> io::Result<usize> {
+    let (at, bytes) = (mapping.buffer(buffer), buffer.bytes() as usize);
+    let offset = offset as libc::off_t;
+    // SAFETY: the buffer lies in the mapping, whose memory nobody has a reference to: all access is
+    // through raw addresses. The kernel answers EFAULT where an access would get SIGBUS.
+    let done = unsafe {
+        match way {
+            Way::Read => libc::pread(file.as_raw_fd(), at.cast(), bytes, offset),
+            Way::Write => libc::pwrite(file.as_raw_fd(), at.cast(), bytes, offset),
+        }
+    };
+    usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
+/// Has a pipe hold the mapping's pages themselves, not copies (vmsplice(2)): they stay pinned until
+/// read. How many bytes it took.
+pub fn pin(pipe: &PipeWriter, mapping: &Mapping, pages: PageRange) -> io::Result<usize> {
+    let vector = libc::iovec {
+        iov_base: mapping.buffer(pages).cast(),
+        iov_len: pages.bytes() as usize,
+    };
+    // SAFETY: one vector, whose range lies in the mapping.
+    let taken = unsafe { libc::vmsplice(pipe.as_raw_fd(), &vector, 1, libc::SPLICE_F_NONBLOCK) };
+    usize::try_from(taken).map_err(|_| io::Error::last_os_error())
 }

@@ -1,4 +1,4 @@
-//! A shared mapping of a file, loaded and stored in whole words.
+//! A mapping of a file, loaded and stored in whole words.
 
 use std::fs::File;
 use std::io;
@@ -20,46 +20,90 @@ pub enum Lost {
     Broken(io::Error),
 }
 
-/// `MAP_SHARED`, readable and writable, from the file's start. Meant for one fault thread; the
-/// manipulator looks through it as well.
+/// How a file is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `MAP_SHARED`.
+    Shared,
+    /// `MAP_SHARED | MAP_POPULATE`.
+    Populated,
+    /// `MAP_SHARED_VALIDATE | MAP_SYNC`, which DAX alone has; `MAP_SHARED` where it is refused.
+    Sync,
+    /// `MAP_PRIVATE`: stores stay in the process.
+    Private,
+}
+
+impl Kind {
+    fn flags(self) -> libc::c_int {
+        match self {
+            Self::Shared => libc::MAP_SHARED,
+            Self::Populated => libc::MAP_SHARED | libc::MAP_POPULATE,
+            Self::Sync => libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC,
+            Self::Private => libc::MAP_PRIVATE,
+        }
+    }
+}
+
+/// Readable and writable, from the file's start. Meant for one fault thread; actors look through it
+/// as well.
 pub struct Mapping {
     address: usize,
     pages: u32,
+    kind: Kind,
     file: Arc<File>,
     _region: Region,
 }
 
 const ACCESS: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
+fn map(
+    at: usize,
+    length: usize,
+    flags: libc::c_int,
+    file: &File,
+    offset: u64,
+) -> io::Result<usize> {
+    // SAFETY: either a new mapping at an address of the kernel's choice, or (MAP_FIXED) one that
+    // replaces pages of a mapping of our own.
+    let base = unsafe {
+        libc::mmap(
+            at as *mut libc::c_void,
+            length,
+            ACCESS,
+            flags,
+            file.as_raw_fd(),
+            offset as libc::off_t,
+        )
+    };
+    if base == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(base as usize)
+    }
+}
+
 impl Mapping {
     /// Maps the first `pages` pages. The errors of mmap(2).
-    pub fn new(file: Arc<File>, pages: u32) -> io::Result<Self> {
+    pub fn new(file: Arc<File>, pages: u32, kind: Kind) -> io::Result<Self> {
         let length = pages as usize * PAGE as usize;
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                ACCESS,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
+        let (address, kind) = match map(0, length, kind.flags(), &file, 0) {
+            Err(error) if kind == Kind::Sync && error.raw_os_error() == Some(libc::EOPNOTSUPP) => (
+                map(0, length, Kind::Shared.flags(), &file, 0)?,
+                Kind::Shared,
+            ),
+            other => (other?, kind),
         };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let address = base as usize;
         match Region::enter(address, length) {
             Ok(region) => Ok(Self {
                 address,
                 pages,
+                kind,
                 file,
                 _region: region,
             }),
             Err(error) => {
                 // SAFETY: mapped just above, and known to nobody.
-                unsafe { libc::munmap(base, length) };
+                unsafe { libc::munmap(address as *mut libc::c_void, length) };
                 Err(error)
             }
         }
@@ -75,17 +119,29 @@ impl Mapping {
         self.address + page.offset() as usize
     }
 
-    fn word(&self, page: Page, cell: Cell) -> *mut u64 {
-        (self.address(page) + cell.offset() as usize) as *mut u64
+    /// Where the range lies in memory, for system calls that take a buffer.
+    pub fn buffer(&self, range: PageRange) -> *mut u8 {
+        assert!(range.end().0 <= self.pages, "range beyond the mapping");
+        self.address(range.first()) as *mut u8
     }
 
     /// Loads a cell.
     pub fn load(&self, page: Page, cell: Cell) -> Result<u64, Lost> {
+        self.load_at(page, cell.offset())
+    }
+
+    /// Loads the word at a byte offset within the page, a multiple of 8.
+    pub fn load_at(&self, page: Page, offset: u64) -> Result<u64, Lost> {
+        assert!(
+            offset.is_multiple_of(8) && offset < PAGE,
+            "word offset {offset}"
+        );
+        let word = (self.address(page) + offset as usize) as *const u64;
         let before = hits();
         compiler_fence(Ordering::SeqCst);
         // SAFETY: inside the mapping, aligned; volatile, for other threads and the kernel change it
         // meanwhile. SIGBUS is recovered.
-        let word = unsafe { self.word(page, cell).read_volatile() };
+        let word = unsafe { word.read_volatile() };
         compiler_fence(Ordering::SeqCst);
         if hits() == before {
             Ok(word)
@@ -96,10 +152,11 @@ impl Mapping {
 
     /// Stores a cell.
     pub fn store(&self, page: Page, cell: Cell, word: u64) -> Result<(), Lost> {
+        let at = (self.address(page) + cell.offset() as usize) as *mut u64;
         let before = hits();
         compiler_fence(Ordering::SeqCst);
         // SAFETY: as for the load.
-        unsafe { self.word(page, cell).write_volatile(word) };
+        unsafe { at.write_volatile(word) };
         compiler_fence(Ordering::SeqCst);
         if hits() == before {
             Ok(())
@@ -108,22 +165,42 @@ impl Mapping {
         }
     }
 
-    /// Drops the translations of a range (`MADV_DONTNEED`), so that the next access faults. The
-    /// data stays.
-    pub fn forget(&self, range: PageRange) -> io::Result<()> {
-        assert!(range.end().0 <= self.pages, "range beyond the mapping");
-        let start = self.address(range.first()) as *mut libc::c_void;
-        // SAFETY: inside the mapping; a shared file mapping loses nothing.
-        match unsafe { libc::madvise(start, range.bytes() as usize, libc::MADV_DONTNEED) } {
+    fn advise(&self, range: PageRange, advice: libc::c_int) -> io::Result<()> {
+        let start = self.buffer(range).cast();
+        // SAFETY: inside the mapping; a shared file mapping loses nothing by any advice used here.
+        match unsafe { libc::madvise(start, range.bytes() as usize, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
+    /// Drops the translations of a range (`MADV_DONTNEED`), so that the next access faults. The
+    /// data stays, except the copies of a private mapping.
+    pub fn forget(&self, range: PageRange) -> io::Result<()> {
+        self.advise(range, libc::MADV_DONTNEED)
+    }
+
+    /// Faults a range in for loads (`MADV_POPULATE_READ`, Linux 5.14). EFAULT where SIGBUS would be.
+    pub fn populate(&self, range: PageRange) -> io::Result<()> {
+        self.advise(range, libc::MADV_POPULATE_READ)
+    }
+
+    /// Takes the leave to store away from a range and gives it back (mprotect(2)), which splits and
+    /// merges the area and makes the next store fault.
+    pub fn reprotect(&self, range: PageRange) -> io::Result<()> {
+        for access in [libc::PROT_READ, ACCESS] {
+            let start = self.buffer(range).cast();
+            // SAFETY: inside the mapping, which one thread stores to: the one that calls this.
+            if unsafe { libc::mprotect(start, range.bytes() as usize, access) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the range's dirty pages are written and clean (`msync(MS_SYNC)`).
     pub fn sync(&self, range: PageRange) -> io::Result<()> {
-        assert!(range.end().0 <= self.pages, "range beyond the mapping");
-        let start = self.address(range.first()) as *mut libc::c_void;
+        let start = self.buffer(range).cast();
         // SAFETY: inside the mapping.
         match unsafe { libc::msync(start, range.bytes() as usize, libc::MS_SYNC) } {
             0 => Ok(()),
@@ -131,25 +208,42 @@ impl Mapping {
         }
     }
 
+    /// Moves a range of the mapping elsewhere and back (mremap(2)): its translations travel without
+    /// a fault. Only for a mapping that no other thread accesses meanwhile.
+    pub fn travel(&self, range: PageRange) -> io::Result<()> {
+        let length = range.bytes() as usize;
+        let here = self.buffer(range).cast::<libc::c_void>();
+        // SAFETY: reserves an address; moves our own pages there and back. In between nobody
+        // accesses the range, as the caller vouches.
+        unsafe {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let there = libc::mmap(ptr::null_mut(), length, libc::PROT_NONE, flags, -1, 0);
+            if there == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            // The old place stays mapped (Linux 5.13 for file mappings), so that no other thread's
+            // mmap can get it in between.
+            let fixed = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            for (from, to, flags) in [
+                (here, there, fixed | libc::MREMAP_DONTUNMAP),
+                (there, here, fixed),
+            ] {
+                if libc::mremap(from, length, length, flags, to) == libc::MAP_FAILED {
+                    let error = io::Error::last_os_error();
+                    libc::munmap(there, length);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn restore(&self, page: Page) -> Lost {
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        let start = self.address(page) as *mut libc::c_void;
-        let offset = page.offset() as libc::off_t;
-        // SAFETY: replaces one page inside our own mapping by what belongs there.
-        let base = unsafe {
-            libc::mmap(
-                start,
-                PAGE as usize,
-                ACCESS,
-                flags,
-                self.file.as_raw_fd(),
-                offset,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            Lost::Broken(io::Error::last_os_error())
-        } else {
-            Lost::Bus
+        let flags = (self.kind.flags() & !libc::MAP_POPULATE) | libc::MAP_FIXED;
+        let at = self.address(page);
+        match map(at, PAGE as usize, flags, &self.file, page.offset()) {
+            Ok(_) => Lost::Bus,
+            Err(error) => Lost::Broken(error),
         }
     }
 }

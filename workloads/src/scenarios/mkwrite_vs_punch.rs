@@ -5,32 +5,37 @@ use super::error::Error;
 use super::extents::{Operation, clean, punch, zero};
 use super::faulter::Habit;
 use super::ledger::Family;
-use super::run::Run;
+use super::setup::{Cast, Setup, solo};
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "mkwrite-vs-punch",
     summary: "clean pages and punch or zero them while threads store to them again",
-    needs: Needs::PageCacheOk,
-    run,
+    needs: Needs::Any,
+    cast,
 };
 
-fn run(run: &mut Run) -> Result<(), Error> {
-    let target = run.file(Family::Fixed, 0)?;
-    // Half of the time translations stay, so that a store finds its page mapped but cleaned; else a
-    // load maps it read-only first.
-    run.start(Habit {
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let habit = Habit {
         forget: 4,
         stores: 6,
-    })?;
-    while run.again() {
+        ..Habit::default()
+    };
+    let target = setup.file(Family::Fixed, 0, habit)?;
+    // Half of the time translations stay, so that a store finds its page mapped but cleaned; else a
+    // load maps it read-only first.
+    Ok(solo(move |run| {
         let range = run.aim(&target);
         match run.rng().below(64) {
-            0 => run.apply(Operation::DataSync, 0, || target.file.sync_data())?,
-            1 => run.apply(Operation::MapSync, 0, || {
+            0 => run.apply(Operation::DataSync, &target, range, || {
+                target.file.sync_data()
+            })?,
+            1 => run.apply(Operation::MapSync, &target, range, || {
                 target.mappings.first().map_or(Ok(()), |m| m.sync(range))
             })?,
-            _ => run.apply(Operation::SyncRange, 0, || clean(&target.file, range))?,
+            _ => run.apply(Operation::SyncRange, &target, range, || {
+                clean(&target.file, range)
+            })?,
         };
         // Now and then nothing but cleaning, or the pages would rarely be there to be made
         // writable.
@@ -49,6 +54,6 @@ fn run(run: &mut Run) -> Result<(), Error> {
             }
             _ => {}
         }
-    }
-    Ok(())
+        Ok(())
+    }))
 }

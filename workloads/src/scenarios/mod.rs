@@ -1,71 +1,160 @@
 //! Workloads that race page faults against extent manipulation, with an oracle.
 //!
-//! A scenario makes files in a directory of its own, lets threads fault their pages through shared
-//! mappings, and has one manipulator change the extents below. [`ledger`] says what a load may
+//! A scenario makes files in a directory of its own, lets fault threads touch their pages through
+//! mappings, and has one or more actors change the extents below. [`ledger`] says what a load may
 //! return, and why a right kernel raises no alarm. The same seed gives each thread the same
 //! choices.
 
+mod aio;
 mod block;
+mod children;
 mod error;
 mod extents;
 mod faulter;
 mod kernel;
+mod known;
 pub mod ledger;
 mod mapping;
+mod marks;
+mod oplog;
 mod pages;
 mod rng;
 mod run;
 mod sandbox;
+mod scene;
+mod setup;
+mod shrink;
 mod signals;
 mod stage;
 mod target;
 
+mod aio_vs_fallocate;
 mod collapse_vs_fault;
+mod copy_vs_fault;
+mod cow_write_vs_fault;
+mod dedupe_vs_fault;
+mod dio_vs_mmap;
+mod exchange_vs_fault;
+mod ext4_move_extent;
+mod fork_vs_punch;
+mod freeze_vs_fault;
+mod fsync_vs_fault;
+mod hole_fault;
 mod insert_vs_fault;
+mod mix;
 mod mkwrite_vs_punch;
+mod pinned_vs_truncate;
+mod pmd_vs_pte;
+mod private_cow;
 mod punch_vs_fault;
 mod reflink_vs_fault;
+mod remap_vs_punch;
 mod setattr_error;
-mod swapext;
+mod swap_boot;
+mod swap_vs_fault;
 mod truncate_vs_fault;
+mod unlink_mapped;
+mod unshare_vs_fault;
 mod unwritten_vs_fault;
+mod write_vs_fault;
 mod zero_vs_fault;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::statfs::{
     BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FUSE_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC,
     TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs,
 };
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 pub use error::Error;
 pub use ledger::Wrong;
+pub use oplog::{Log, Recipe, Script, Step};
+pub use shrink::{Shrunk, again, shrink};
 pub use stage::Violation;
 
 use block::{Key, MAX_PAGES};
 use extents::Operation;
+use faulter::Faulter;
 use pages::PAGE;
 use run::Run;
 use sandbox::Sandbox;
+use scene::Scene;
+use setup::{Cast, Setup};
 use signals::Handlers;
 use stage::Stage;
+use target::Target;
 
-/// Where a scenario is worth running.
+/// What a scenario needs of the filesystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Needs {
     /// Any filesystem; its bugs show with and without DAX.
-    PageCacheOk,
+    Any,
     /// Any filesystem, but the interesting paths are those of DAX.
-    DaxPreferred,
-    /// The operation is XFS's own.
-    XfsOnly,
+    DaxBest,
+    /// Any filesystem mounted with DAX.
+    Dax,
+    /// Any filesystem through the page cache.
+    PageCache,
+    /// XFS: the operation is its own.
+    Xfs,
+    /// ext4: the operation is its own.
+    Ext4,
+    /// ext4 through the page cache.
+    Ext4PageCache,
+    /// Shared extents, which XFS has with `mkfs.xfs -m reflink=1`.
+    Reflink,
+    /// XFS with `mkfs.xfs -i exchange=1`.
+    Exchange,
+}
+
+impl Needs {
+    /// In a few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::DaxBest => "best with DAX",
+            Self::Dax => "DAX",
+            Self::PageCache => "page cache",
+            Self::Xfs => "XFS",
+            Self::Ext4 => "ext4",
+            Self::Ext4PageCache => "ext4, page cache",
+            Self::Reflink => "reflink",
+            Self::Exchange => "XFS, exchange",
+        }
+    }
+
+    /// Whether a filesystem of that name is of the right kind. Of features that depend on how it was
+    /// made only the scenario itself can tell.
+    pub fn met(self, filesystem: &str, dax: bool) -> bool {
+        match self {
+            Self::Any | Self::DaxBest | Self::Reflink => true,
+            Self::Dax => dax,
+            Self::PageCache => !dax,
+            Self::Xfs | Self::Exchange => filesystem == "xfs",
+            Self::Ext4 => filesystem == "ext4",
+            Self::Ext4PageCache => filesystem == "ext4" && !dax,
+        }
+    }
+
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Any | Self::DaxBest | Self::Reflink => None,
+            Self::Dax => Some("needs DAX, as mount -o dax=always gives on persistent memory"),
+            Self::PageCache => Some("needs the page cache, not DAX"),
+            Self::Xfs | Self::Exchange => Some("XFS only"),
+            Self::Ext4 => Some("ext4 only"),
+            Self::Ext4PageCache => Some("ext4 only, through the page cache"),
+        }
+    }
 }
 
 /// A named workload.
@@ -76,7 +165,7 @@ pub struct Scenario {
     pub summary: &'static str,
     /// Where it makes sense.
     pub needs: Needs,
-    run: fn(&mut Run) -> Result<(), Error>,
+    cast: fn(&mut Setup) -> Result<Cast, Error>,
 }
 
 /// All scenarios.
@@ -88,16 +177,41 @@ pub static SCENARIOS: &[Scenario] = &[
     collapse_vs_fault::SCENARIO,
     insert_vs_fault::SCENARIO,
     unwritten_vs_fault::SCENARIO,
-    setattr_error::SCENARIO,
-    swapext::SCENARIO,
+    write_vs_fault::SCENARIO,
+    fsync_vs_fault::SCENARIO,
+    pmd_vs_pte::SCENARIO,
+    hole_fault::SCENARIO,
+    private_cow::SCENARIO,
+    fork_vs_punch::SCENARIO,
+    remap_vs_punch::SCENARIO,
+    unlink_mapped::SCENARIO,
+    pinned_vs_truncate::SCENARIO,
+    dio_vs_mmap::SCENARIO,
+    aio_vs_fallocate::SCENARIO,
+    copy_vs_fault::SCENARIO,
     reflink_vs_fault::SCENARIO,
+    cow_write_vs_fault::SCENARIO,
+    dedupe_vs_fault::SCENARIO,
+    unshare_vs_fault::SCENARIO,
+    swap_vs_fault::SCENARIO,
+    exchange_vs_fault::SCENARIO,
+    ext4_move_extent::SCENARIO,
+    swap_boot::SCENARIO,
+    freeze_vs_fault::SCENARIO,
+    setattr_error::SCENARIO,
+    mix::SCENARIO,
 ];
+
+/// Names that scenarios had before.
+const FORMER: [(&str, &str); 1] = [("swapext", "swap-vs-fault")];
 
 /// The scenario of that name.
 pub fn find(name: &str) -> Result<&'static Scenario, Error> {
+    let former = FORMER.iter().find(|(former, _)| *former == name);
+    let now = former.map_or(name, |(_, now)| now);
     SCENARIOS
         .iter()
-        .find(|scenario| scenario.name == name)
+        .find(|scenario| scenario.name == now)
         .ok_or_else(|| Error::Unknown(name.into()))
 }
 
@@ -106,7 +220,7 @@ pub fn find(name: &str) -> Result<&'static Scenario, Error> {
 pub enum Limit {
     /// After so much time.
     Time(Duration),
-    /// After so many operations of the manipulator.
+    /// After so many operations of the actors.
     Operations(u64),
 }
 
@@ -117,14 +231,18 @@ pub struct Options {
     pub directory: PathBuf,
     /// What all random choices follow from.
     pub seed: u64,
-    /// Fault threads, 1 to 16, beside the one manipulator.
+    /// Fault threads, 1 to 16, beside the actors.
     pub threads: usize,
     /// When to end.
     pub limit: Limit,
-    /// Bytes of each file, rounded up to pages; 256 KiB to 4 GiB.
+    /// Bytes of each file, rounded up to pages; 4 KiB to 4 GiB.
     pub file_size: u64,
     /// Give each thread a CPU, counted round.
     pub pin_cpus: bool,
+    /// Make these rounds only, over and over.
+    pub script: Option<Arc<Script>>,
+    /// End at the first wrong data.
+    pub stop_at_first: bool,
 }
 
 impl Options {
@@ -137,6 +255,8 @@ impl Options {
             limit: Limit::Time(Duration::from_secs(10)),
             file_size: 4 << 20,
             pin_cpus: false,
+            script: None,
+            stop_at_first: false,
         }
     }
 
@@ -149,8 +269,8 @@ impl Options {
         if !(1..=16).contains(&self.threads) {
             return wrong("1 to 16 fault threads are possible");
         }
-        if !(64 * PAGE..=u64::from(MAX_PAGES) * PAGE).contains(&self.file_size) {
-            return wrong("the file size must lie between 256 KiB and 4 GiB");
+        if !(PAGE..=u64::from(MAX_PAGES) * PAGE).contains(&self.file_size) {
+            return wrong("the file size must lie between 4 KiB and 4 GiB");
         }
         if nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
             != Ok(Some(PAGE as libc::c_long))
@@ -168,7 +288,7 @@ pub struct Progress {
     pub seconds: f64,
     /// Page faults of all threads.
     pub faults: u64,
-    /// Operations of the manipulator.
+    /// Operations of the actors.
     pub operations: u64,
     /// Violations so far.
     pub violations: u64,
@@ -197,16 +317,23 @@ pub struct Summary {
     pub operations: BTreeMap<String, u64>,
     /// Operations that the kernel refused as busy, by name.
     pub refused: BTreeMap<String, u64>,
+    /// What the filesystem cannot do and the mix went without.
+    pub left_out: Vec<String>,
     /// Bytes of extents that the operations went over.
     pub bytes: u64,
     /// Duration, without set-up and removal.
     pub seconds: f64,
     /// The signal that ended the run early.
     pub interrupted: Option<String>,
+    /// Wrong data that is known of unmodified kernels, by name, and how often it was read.
+    pub known: BTreeMap<String, u64>,
     /// How many loads were wrong.
     pub violation_count: u64,
     /// The first of them.
     pub violations: Vec<Violation>,
+    /// What to make the run again with, if it failed.
+    #[serde(skip)]
+    pub log: Option<Log>,
 }
 
 impl fmt::Display for Summary {
@@ -230,8 +357,14 @@ impl fmt::Display for Summary {
         for (name, count) in &self.refused {
             writeln!(f, "  {count:>10} {name} refused as busy")?;
         }
+        if !self.left_out.is_empty() {
+            writeln!(f, "  not possible here: {}", self.left_out.join(", "))?;
+        }
         if let Some(signal) = &self.interrupted {
             writeln!(f, "  ended early by {signal}")?;
+        }
+        for (name, count) in &self.known {
+            writeln!(f, "  {count:>10} wrong as is known: {name}")?;
         }
         write!(f, "  {:>10} violations", self.violation_count)?;
         for violation in &self.violations {
@@ -243,7 +376,7 @@ impl fmt::Display for Summary {
 
 /// How long to wait for threads after the end, before they count as stuck.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long the manipulator may go without completing an operation.
+/// How long the actors may go without completing an operation.
 const STALL: Duration = Duration::from_secs(60);
 /// How often the run is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -263,61 +396,41 @@ pub fn run(
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     options.check()?;
-    let handlers = Handlers::install().map_err(|source| Error::Operation {
-        operation: "sigaction",
-        source,
-    })?;
+    marks::connect();
+    let handlers = Handlers::install().map_err(|source| Error::call("sigaction", source))?;
     let sandbox = Arc::new(Sandbox::create(&options.directory)?);
     let filesystem = filesystem(sandbox.path())?;
-    if scenario.needs == Needs::XfsOnly && filesystem != "xfs" {
-        return Err(Error::Unsupported {
-            filesystem,
-            operation: scenario.name,
-            hint: Some("XFS only"),
-        });
+    let dax = kernel::is_dax(&sandbox.probe()?).unwrap_or(false);
+    let stage = Arc::new(Stage::new(options.threads, ACTORS, filesystem.clone()));
+    let scene = Arc::new(Scene {
+        options: options.clone(),
+        actors: ACTORS,
+        stage: stage.clone(),
+        sandbox: sandbox.clone(),
+        filesystem: filesystem.clone(),
+        dax,
+        mixed: AtomicBool::new(false),
+        // Not from the seed: the same seed run twice must not take the first run's leftovers for
+        // its own.
+        key: Key(rng::mix(u64::from(std::process::id()) ^ unix_nanoseconds())),
+    });
+    if !scenario.needs.met(&filesystem, dax) {
+        return Err(scene.unsupported(scenario.name, scenario.needs.hint()));
     }
-    let stage = Arc::new(Stage::new(options.seed, options.threads));
-    // Not from the seed: the same seed run twice must not take the first run's leftovers for its
-    // own.
-    let key = Key(rng::mix(u64::from(std::process::id()) ^ unix_nanoseconds()));
-    let manipulator = {
-        let mut run = Run::new(
-            options.clone(),
-            stage.clone(),
-            sandbox.clone(),
-            filesystem.clone(),
-            key,
-        );
-        let (stage, body) = (stage.clone(), scenario.run);
-        stage.running.fetch_add(1, Ordering::SeqCst);
-        let spawned = std::thread::Builder::new()
-            .name("manipulator".into())
-            .spawn(move || {
-                if let Err(error) = body(&mut run) {
-                    stage.fail(error);
-                }
-                let seconds = stage.seconds();
-                run.finish();
-                stage.running.fetch_sub(1, Ordering::SeqCst);
-                seconds
-            });
-        spawned.map_err(|source| Error::Operation {
-            operation: "thread start",
-            source,
-        })?
-    };
+    let director = direct(scene, scenario)?;
 
-    let (began, mut told, mut ended) = (Instant::now(), Instant::now(), None);
+    let (mut told, mut ended) = (Instant::now(), None);
     let (mut operations, mut moved) = (0, Instant::now());
-    while !manipulator.is_finished() {
+    while !director.is_finished() {
         std::thread::sleep(TICK);
-        let late = matches!(options.limit, Limit::Time(limit) if began.elapsed() >= limit);
+        let late = matches!(options.limit, Limit::Time(limit) if stage.elapsed() >= limit);
         if std::mem::replace(&mut operations, stage.operations()) != operations {
             moved = Instant::now();
         }
-        // A limit of operations would never be reached by a manipulator that hangs.
+        // A limit of operations would never be reached by an actor that hangs.
         let hung = operations > 0 && moved.elapsed() > STALL;
-        if late || hung || handlers.stop_request().is_some() {
+        let enough = options.stop_at_first && stage.violation_count() > 0;
+        if late || hung || enough || handlers.stop_request().is_some() {
             stage.end();
         }
         if told.elapsed() >= TELL {
@@ -333,7 +446,7 @@ pub fn run(
             });
         }
     }
-    let seconds = manipulator
+    let seconds = director
         .join()
         .map_err(|panic| Error::Panicked(panic_text(&*panic)))?;
     let removed = Arc::try_unwrap(sandbox).map_or(Ok(()), Sandbox::remove);
@@ -342,6 +455,22 @@ pub fn run(
     }
     removed?;
     progress(&look(&stage));
+    let violations = stage.take_violations();
+    let log = violations.first().map(|first| Log {
+        recipe: Recipe {
+            version: Recipe::VERSION,
+            scenario: scenario.name.into(),
+            filesystem: filesystem.clone(),
+            seed: options.seed,
+            threads: options.threads,
+            file_size: options.file_size,
+            pin_cpus: options.pin_cpus,
+            milliseconds: (first.at * 1e3).ceil() as u64,
+            violation: first.detail.clone(),
+            rounds: stage.script(),
+        },
+        steps: stage.steps(),
+    });
     Ok(Summary {
         scenario: scenario.name.into(),
         filesystem,
@@ -353,12 +482,133 @@ pub fn run(
         bus_errors: stage.sum(|counters| &counters.bus),
         operations: by_name(&stage.done),
         refused: by_name(&stage.refused),
+        left_out: stage.left_out(),
         bytes: stage.bytes.load(Ordering::Relaxed),
         seconds,
         interrupted: handlers.stop_request().map(|signal| signal.to_string()),
+        known: stage.known(),
         violation_count: stage.violation_count(),
-        violations: stage.take_violations(),
+        violations,
+        log,
     })
+}
+
+/// The most actors of a scenario.
+const ACTORS: usize = 2;
+
+/// Sets the scenario up and sees it through, in a thread of its own; yields the seconds it took.
+fn direct(scene: Arc<Scene>, scenario: &Scenario) -> Result<std::thread::JoinHandle<f64>, Error> {
+    let cast = scenario.cast;
+    let stage = scene.stage.clone();
+    thread(&stage.clone(), "director".into(), None, move || {
+        let mut setup = Setup::new(scene.clone());
+        match cast(&mut setup) {
+            Ok(cast) => play(&scene, cast, &setup.into_targets()),
+            Err(error) => stage.fail(error),
+        }
+        stage.seconds()
+    })
+}
+
+/// Runs fault threads and actors until the end.
+fn play(scene: &Arc<Scene>, mut cast: Cast, targets: &[Arc<Target>]) {
+    let stage = &scene.stage;
+    let threads = scene.options.threads;
+    stage.begin();
+    let pin = |n| scene.options.pin_cpus.then_some(n);
+    let mut actors = Vec::new();
+    let mut others = Vec::new();
+    let start = |at: &mut Vec<_>, started: Result<_, Error>| match started {
+        Ok(handle) => at.push(handle),
+        Err(error) => stage.fail(error),
+    };
+    for n in 0..threads {
+        let faulter = Faulter::new(scene.clone(), targets, n);
+        let work = move || faulter.work();
+        start(
+            &mut others,
+            thread(stage, format!("fault-{n}"), pin(n), work),
+        );
+    }
+    // Acts are dealt out in turn, so that those of one scenario run at the same time.
+    let mut hands: Vec<Cast> = (0..cast.len().min(scene.actors))
+        .map(|_| Vec::new())
+        .collect();
+    let count = hands.len();
+    for (n, act) in cast.drain(..).enumerate() {
+        hands[n % count].push(act);
+    }
+    for (n, hand) in hands.into_iter().enumerate() {
+        let run = Run::new(scene.clone(), n, count);
+        let inner = stage.clone();
+        let work = move || {
+            if let Err(error) = run.perform(hand) {
+                inner.fail(error);
+            }
+        };
+        start(
+            &mut actors,
+            thread(stage, format!("actor-{n}"), pin(threads + n), work),
+        );
+    }
+    for handle in actors {
+        join(stage, handle);
+    }
+    stage.end();
+    for handle in others {
+        join(stage, handle);
+    }
+}
+
+/// Starts a thread that counts as running until it returns.
+fn thread<T: Send + 'static>(
+    stage: &Arc<Stage>,
+    name: String,
+    cpu: Option<usize>,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<std::thread::JoinHandle<T>, Error> {
+    stage.running.fetch_add(1, Ordering::SeqCst);
+    let inner = stage.clone();
+    let started = std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(cpu) = cpu {
+            pin_to_cpu(cpu);
+        }
+        let _running = Running(inner);
+        body()
+    });
+    started.map_err(|source| {
+        stage.running.fetch_sub(1, Ordering::SeqCst);
+        Error::call("thread start", source)
+    })
+}
+
+/// Counts a thread out, also when it panics.
+struct Running(Arc<Stage>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end();
+        }
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn join(stage: &Stage, handle: std::thread::JoinHandle<()>) {
+    if let Err(panic) = handle.join() {
+        stage.fail(Error::Panicked(panic_text(&*panic)));
+    }
+}
+
+/// The `n`-th of the CPUs, counted round. A failure only loses the pinning.
+fn pin_to_cpu(n: usize) {
+    let Ok(cpus) = std::thread::available_parallelism() else {
+        return;
+    };
+    let mut set = CpuSet::new();
+    if set.set(n % cpus.get()).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    }
 }
 
 fn look(stage: &Stage) -> Progress {
@@ -462,7 +712,7 @@ mod tests {
         );
         assert!(
             Options {
-                file_size: 4096,
+                file_size: 2048,
                 ..base.clone()
             }
             .check()

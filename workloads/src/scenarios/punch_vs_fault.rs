@@ -5,28 +5,27 @@ use super::error::Error;
 use super::extents::{Operation, preallocate, punch};
 use super::faulter::Habit;
 use super::ledger::Family;
-use super::run::Run;
+use super::setup::{Cast, Setup, solo};
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "punch-vs-fault",
     summary: "punch holes under pages that threads load and store",
-    needs: Needs::PageCacheOk,
-    run,
+    needs: Needs::Any,
+    cast,
 };
 
-fn run(run: &mut Run) -> Result<(), Error> {
-    let target = run.file(Family::Fixed, 0)?;
-    run.start(Habit::default())?;
-    while run.again() {
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let target = setup.file(Family::Fixed, 0, Habit::default())?;
+    Ok(solo(move |run| {
         let range = run.aim(&target);
         run.discard(&target, range, Operation::PunchHole, || {
             punch(&target.file, range)
         })?;
         match run.rng().below(8) {
             0 => {
-                let _change = target.ledger.change(range);
-                run.apply(Operation::Preallocate, range.bytes(), || {
+                // No data changes: what is not a hole stays, and a hole reads as before.
+                run.apply(Operation::Preallocate, &target, range, || {
                     preallocate(&target.file, range)
                 })?;
             }
@@ -38,6 +37,6 @@ fn run(run: &mut Run) -> Result<(), Error> {
             // The fault threads' stores refill it.
             _ => {}
         }
-    }
-    Ok(())
+        Ok(())
+    }))
 }

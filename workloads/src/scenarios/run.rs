@@ -1,167 +1,161 @@
-//! The manipulator's side of a run: what a scenario is written in.
+//! An actor's side of a run: what a scenario is written in.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
-
-use super::block::{Cell, FileId, Key};
+use super::Limit;
+use super::block::Cell;
 use super::error::Error;
 use super::extents::Operation;
-use super::faulter::{Faulter, Habit};
-use super::kernel;
-use super::ledger::{Exclusive, Family};
-use super::mapping::Lost;
+use super::ledger::{Change, Exclusive, Sealed, Wrong};
+use super::mapping::{Lost, Mapping};
+use super::oplog::Done;
 use super::pages::{PAGE, Page, PageRange};
-use super::rng::Rng;
-use super::sandbox::Sandbox;
-use super::stage::Stage;
-use super::target::{Shape, Target, stamp};
-use super::{Limit, Options};
+use super::rng::{Rng, mix};
+use super::scene::Scene;
+use super::setup::Cast;
+use super::stage::{Sight, Stage, Wronged};
+use super::target::{Target, stamp};
 
 /// The most pages that [`Run::rewrite`] writes in one call.
 const BUFFER: u32 = 64;
 /// Pages looked at after most checked rounds; all of them after the others.
 const SAMPLE: u32 = 6;
+/// Words in a page.
+const WORDS: u64 = PAGE / 8;
 
 /// What a checked round must leave in the pages it held.
 #[derive(Clone, Copy)]
 pub enum Expect<'a> {
     /// Zero in each.
     Zero,
-    /// Word `n` in page `n` of the range, in both cells.
+    /// Word `n` throughout page `n` of the range.
     Words(&'a [u64]),
 }
 
-/// A run in progress, in the manipulator's hands.
+/// A word, and how it was read.
+struct Read<'a> {
+    word: u64,
+    sight: Sight,
+    why: &'a str,
+}
+
+/// A run in progress, in the hands of one actor.
 pub struct Run {
-    options: Options,
-    stage: Arc<Stage>,
-    sandbox: Arc<Sandbox>,
-    filesystem: String,
-    key: Key,
+    scene: Arc<Scene>,
+    actor: usize,
+    round: u64,
+    turn: u64,
+    completed: u64,
+    quota: u64,
     rng: Rng,
     /// For what is looked at; apart, so that an operation's outcome does not shift later choices.
     checks: Rng,
-    targets: Vec<Arc<Target>>,
-    threads: Vec<JoinHandle<()>>,
     buffer: Vec<u8>,
     words: Vec<u64>,
-    rounds: u32,
 }
 
 impl Run {
-    pub(super) fn new(
-        options: Options,
-        stage: Arc<Stage>,
-        sandbox: Arc<Sandbox>,
-        filesystem: String,
-        key: Key,
-    ) -> Self {
-        let (rng, checks) = (
-            Rng::stream(options.seed, 0),
-            Rng::stream(options.seed, u64::MAX),
-        );
+    /// The `actor`-th of so many.
+    pub(super) fn new(scene: Arc<Scene>, actor: usize, actors: usize) -> Self {
+        let checks = Rng::stream(scene.options.seed, u64::MAX - 2 - actor as u64);
+        let quota = match scene.options.limit {
+            Limit::Operations(most) => most.div_ceil(actors.max(1) as u64),
+            Limit::Time(_) => u64::MAX,
+        };
         Self {
-            options,
-            stage,
-            sandbox,
-            filesystem,
-            key,
-            rng,
+            scene,
+            actor,
+            round: 0,
+            turn: 0,
+            completed: 0,
+            quota,
+            rng: Rng::stream(0, 0),
             checks,
-            targets: Vec::new(),
-            threads: Vec::new(),
             buffer: vec![0; BUFFER as usize * PAGE as usize],
             words: Vec::with_capacity(BUFFER as usize),
-            rounds: 0,
         }
     }
 
-    /// The manipulator's random numbers.
-    pub fn rng(&mut self) -> &mut Rng {
-        &mut self.rng
-    }
-
-    /// A new file of the size asked for, filled, mapped by each fault thread; `slack` pages more
-    /// lie behind.
-    pub fn file(&mut self, family: Family, slack: u32) -> Result<Arc<Target>, Error> {
-        let id = FileId(self.targets.len() as u8 + 1);
-        let shape = Shape {
-            pages: self.options.pages(),
-            slack,
-            family,
-        };
-        let made = self.sandbox.file(id.0)?;
-        let target = Arc::new(Target::new(
-            made,
-            id,
-            shape,
-            self.key,
-            self.options.threads,
-            &mut self.rng,
-        )?);
-        if kernel::is_dax(&target.file).unwrap_or(false) {
-            self.stage.dax.store(true, Ordering::Relaxed);
-        }
-        self.targets.push(target.clone());
-        Ok(target)
-    }
-
-    /// Says that mapped pages will lie beyond EOF at times.
-    pub fn truncates(&self) {
-        self.stage.truncates.store(true, Ordering::Relaxed);
-    }
-
-    /// Starts the fault threads on all files made so far.
-    pub fn start(&mut self, habit: Habit) -> Result<(), Error> {
-        for thread in 0..self.options.threads {
-            let faulter = Faulter::new(self.stage.clone(), self.targets.clone(), thread, habit);
-            let (stage, pin) = (self.stage.clone(), self.options.pin_cpus);
-            stage.running.fetch_add(1, Ordering::SeqCst);
-            let started = std::thread::Builder::new()
-                .name(format!("fault-{thread}"))
-                .spawn(move || {
-                    if pin {
-                        pin_to_cpu(thread);
-                    }
-                    faulter.work();
-                    stage.running.fetch_sub(1, Ordering::SeqCst);
-                });
-            match started {
-                Ok(handle) => self.threads.push(handle),
-                Err(source) => {
-                    self.stage.running.fetch_sub(1, Ordering::SeqCst);
-                    return Err(Error::Operation {
-                        operation: "thread start",
-                        source,
-                    });
-                }
+    /// Makes round after round until the run ends. Each round has random numbers of its own, which
+    /// follow from seed, actor and the round's number.
+    pub(super) fn perform(mut self, mut cast: Cast) -> Result<(), Error> {
+        let stream = mix(self.scene.options.seed ^ mix(self.actor as u64 + 1));
+        let script = self.scene.options.script.clone();
+        let script = script.as_ref().map(|script| script.rounds(self.actor));
+        for n in 0.. {
+            self.round = match script {
+                None => n as u64 + 1,
+                Some([]) => break,
+                Some(rounds) => rounds[n % rounds.len()],
+            };
+            self.turn = n as u64 + 1;
+            if !self.again(n) {
+                break;
             }
-        }
-        if self.options.pin_cpus {
-            pin_to_cpu(self.options.threads);
+            self.stage().round(self.actor, self.round);
+            self.rng = Rng::stream(stream, self.round);
+            let act = self.rng.below(cast.len() as u32) as usize;
+            match cast[act](&mut self) {
+                Err(Error::Unsupported { operation, .. })
+                    if self.scene.mixed.load(Ordering::Relaxed) =>
+                {
+                    self.stage().leave_out(operation);
+                    // Its place stays, so that the others' rounds are the same.
+                    cast[act] = Box::new(|_| Ok(()));
+                }
+                done => done?,
+            }
         }
         Ok(())
     }
 
-    /// Whether there is time for another round.
-    pub fn again(&mut self) -> bool {
-        self.rounds = self.rounds.wrapping_add(1);
-        if self.rounds.is_multiple_of(64)
-            && let Some(counters) = self.stage.counters.last()
-        {
-            counters.sample_faults();
+    fn again(&self, n: usize) -> bool {
+        if n.is_multiple_of(64) {
+            self.stage().counters[self.counters()].sample_faults();
         }
-        match self.options.limit {
-            Limit::Operations(most) if self.stage.operations() >= most => false,
-            _ => !self.stage.stopped(),
+        self.completed < self.quota && !self.stage().stopped()
+    }
+
+    fn counters(&self) -> usize {
+        self.scene.options.threads + self.actor
+    }
+
+    /// What all threads share.
+    pub fn stage(&self) -> &Stage {
+        &self.scene.stage
+    }
+
+    /// The run's surroundings.
+    pub fn scene(&self) -> &Arc<Scene> {
+        &self.scene
+    }
+
+    /// Set when the run is over.
+    pub fn stop(&self) -> Arc<std::sync::atomic::AtomicBool> {
+        self.scene.stage.stop.clone()
+    }
+
+    /// Has all mappings show the range, so that a change finds it in use: pages in the cache,
+    /// translations in place.
+    pub fn warm(&self, target: &Target, range: PageRange) {
+        for mapping in &target.mappings {
+            // Beyond EOF, or on an older kernel, the pages stay cold.
+            let _ = mapping.populate(range);
         }
+    }
+
+    /// This round's random numbers.
+    pub fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// The actor's own mapping of a file, which no other thread accesses.
+    pub fn mapping<'a>(&self, target: &'a Target) -> &'a Mapping {
+        &target.mappings[self.counters()]
     }
 
     /// The next range to change, known to the fault threads from now on.
@@ -174,32 +168,50 @@ impl Run {
         target.hot.aim(within, &mut self.rng)
     }
 
-    /// Does `call`, counts it and sorts its errors: false if the kernel was busy, `Err` if the run
-    /// cannot go on.
+    /// Does `call` to a range of a file, counts it and sorts its errors: false if the kernel was busy,
+    /// `Err` if the run cannot go on.
     pub fn apply(
-        &self,
+        &mut self,
         operation: Operation,
-        bytes: u64,
+        target: &Target,
+        range: PageRange,
         mut call: impl FnMut() -> io::Result<()>,
     ) -> Result<bool, Error> {
-        self.stage.doing(operation);
-        let Err(source) = call() else {
-            self.stage.done[operation as usize].fetch_add(1, Ordering::Relaxed);
-            self.stage.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let stage = self.scene.stage.clone();
+        stage.doing(operation);
+        let mut done = Done::begin(
+            self.actor,
+            (self.round, self.turn),
+            operation,
+            target.id,
+            range,
+        );
+        let outcome = call();
+        done.end(&outcome);
+        stage.note(done, target);
+        let Err(source) = outcome else {
+            self.completed += 1;
+            stage.done[operation as usize].fetch_add(1, Ordering::Relaxed);
+            stage.bytes.fetch_add(range.bytes(), Ordering::Relaxed);
             return Ok(true);
         };
         match source.raw_os_error().unwrap_or(0) {
             libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ETXTBSY => {
-                self.stage.refused[operation as usize].fetch_add(1, Ordering::Relaxed);
+                stage.refused[operation as usize].fetch_add(1, Ordering::Relaxed);
                 Ok(false)
             }
             libc::ENOSPC | libc::EDQUOT => Err(Error::NoSpace {
                 operation: operation.name(),
             }),
             libc::EOPNOTSUPP | libc::ENOTTY | libc::ENOSYS => {
-                Err(self.unsupported(operation, None))
+                Err(self.scene.unsupported(operation.name(), operation.hint()))
             }
-            libc::EROFS => Err(Error::ReadOnly(self.sandbox.path().into())),
+            libc::EROFS => Err(Error::ReadOnly(self.scene.sandbox.path().into())),
+            libc::EIO | libc::ENXIO | libc::ENODEV => Err(Error::Gone {
+                operation: operation.name(),
+                path: self.scene.sandbox.path().into(),
+                source,
+            }),
             _ => Err(Error::Operation {
                 operation: operation.name(),
                 source,
@@ -207,13 +219,17 @@ impl Run {
         }
     }
 
-    /// The error for what this filesystem cannot do.
-    pub fn unsupported(&self, operation: Operation, hint: Option<&'static str>) -> Error {
-        Error::Unsupported {
-            filesystem: self.filesystem.clone(),
-            operation: operation.name(),
-            hint,
-        }
+    /// The same, repeated while the kernel is busy and the run goes on: for what must not be left
+    /// half done.
+    pub fn insist(
+        &mut self,
+        operation: Operation,
+        target: &Target,
+        range: PageRange,
+        mut call: impl FnMut() -> io::Result<()>,
+    ) -> Result<(), Error> {
+        while !self.apply(operation, target, range, &mut call)? {}
+        Ok(())
     }
 
     /// A round that discards the range's data. Half of the rounds hold off stores and then look
@@ -226,53 +242,139 @@ impl Run {
         call: impl FnMut() -> io::Result<()>,
     ) -> Result<(), Error> {
         if self.rng.one_in(2) {
-            let _change = target.ledger.change(range);
-            return self.apply(operation, range.bytes(), call).map(drop);
+            let Some(_change) = target.ledger.change(range, &self.scene.stage.stop) else {
+                return Ok(());
+            };
+            return self.apply(operation, target, range, call).map(drop);
         }
-        let Some(held) = target.ledger.exclude(range, &self.stage.stop) else {
+        let Some(held) = self.exclude(target, range) else {
             return Ok(());
         };
-        let change = target.ledger.change(range);
-        let done = self.apply(operation, range.bytes(), call)?;
+        let change = held.change();
+        let done = self.apply(operation, target, range, call)?;
+        if done {
+            change.discarded(range);
+        }
         drop(change);
         if done {
-            held.discarded(range);
             self.expect(target, range, Expect::Zero)?;
         }
         Ok(())
     }
 
-    /// Holds off stores to the range. None when the run ends meanwhile.
+    /// Holds off stores and other changes. None when the run ends meanwhile.
     pub fn exclude<'a>(&self, target: &'a Target, range: PageRange) -> Option<Exclusive<'a>> {
-        target.ledger.exclude(range, &self.stage.stop)
+        target.ledger.exclude(range, &self.scene.stage.stop)
+    }
+
+    /// The same for ranges of two files, whichever has the lower number first.
+    pub fn exclude_both<'a>(
+        &self,
+        one: (&'a Target, PageRange),
+        two: (&'a Target, PageRange),
+    ) -> Option<(Exclusive<'a>, Exclusive<'a>)> {
+        if one.0.id.0 < two.0.id.0 {
+            let first = self.exclude(one.0, one.1)?;
+            Some((first, self.exclude(two.0, two.1)?))
+        } else {
+            let second = self.exclude(two.0, two.1)?;
+            Some((self.exclude(one.0, one.1)?, second))
+        }
+    }
+
+    /// Changes of ranges of two files, the file with the lower number first.
+    pub fn change_both<'a>(
+        &self,
+        one: (&'a Target, PageRange),
+        two: (&'a Target, PageRange),
+    ) -> Option<(Change<'a>, Change<'a>)> {
+        let stop = &self.scene.stage.stop;
+        let (one, two) = if one.0.id.0 < two.0.id.0 {
+            (one, two)
+        } else {
+            (two, one)
+        };
+        let first = one.0.ledger.change(one.1, stop)?;
+        Some((first, two.0.ledger.change(two.1, stop)?))
+    }
+
+    /// Holds off stores, while other actors go on changing. None when the run ends meanwhile.
+    pub fn seal<'a>(&self, target: &'a Target, range: PageRange) -> Option<Sealed<'a>> {
+        target.ledger.seal(range, &self.scene.stage.stop)
     }
 
     /// Writes new stamps over the pages held with write(2), and looks whether all mappings show
     /// them.
-    pub fn rewrite(&mut self, target: &Target, held: &Exclusive<'_>) -> Result<(), Error> {
+    pub fn rewrite(&mut self, target: &Target, held: &Exclusive<'_>) -> Result<bool, Error> {
+        self.overwrite(target, held, Operation::Write, |data, offset| {
+            target.file.write_all_at(data, offset)
+        })
+    }
+
+    /// The same by another way of writing. At most [`BUFFER`] pages, the first of those held.
+    pub fn overwrite(
+        &mut self,
+        target: &Target,
+        held: &Exclusive<'_>,
+        operation: Operation,
+        write: impl FnMut(&[u8], u64) -> io::Result<()>,
+    ) -> Result<bool, Error> {
         let range = PageRange::new(held.range().first(), held.range().count().min(BUFFER));
         let mut words = std::mem::take(&mut self.words);
         words.clear();
         words.extend(range.pages().map(|page| held.fresh(page)));
-        for (block, &word) in self.buffer.chunks_mut(PAGE as usize).zip(&words) {
-            stamp(block, word);
-        }
-        let data = &self.buffer[..range.bytes() as usize];
-        let change = held.change_bytes();
-        let done = self.apply(Operation::Write, range.bytes(), || {
-            target.file.write_all_at(data, range.offset())
-        });
-        drop(change);
-        let outcome = match done {
-            Ok(true) if range == held.range() => {
-                held.rewritten();
-                self.expect(target, range, Expect::Words(&words))
-            }
-            Ok(true) => self.expect(target, range, Expect::Words(&words)),
-            other => other.map(drop),
-        };
+        let outcome = self.put(target, held, &words, operation, write);
         self.words = words;
         outcome
+    }
+
+    /// Writes one word throughout each of the first pages held, and looks whether all mappings show
+    /// them.
+    pub fn put(
+        &mut self,
+        target: &Target,
+        held: &Exclusive<'_>,
+        words: &[u64],
+        operation: Operation,
+        write: impl FnMut(&[u8], u64) -> io::Result<()>,
+    ) -> Result<bool, Error> {
+        let range = PageRange::new(held.range().first(), words.len() as u32);
+        let change = held.change_bytes();
+        let done = self.write_words(target, range, words, operation, write)?;
+        if done {
+            for (page, &word) in range.pages().zip(words) {
+                change.filled(page, word);
+            }
+        }
+        drop(change);
+        if done {
+            self.expect(target, range, Expect::Words(words))?;
+        }
+        Ok(done)
+    }
+
+    /// Writes one word throughout each page of the range, in a change that the caller has marked.
+    pub fn write_words(
+        &mut self,
+        target: &Target,
+        range: PageRange,
+        words: &[u64],
+        operation: Operation,
+        mut write: impl FnMut(&[u8], u64) -> io::Result<()>,
+    ) -> Result<bool, Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for (block, &word) in buffer.chunks_mut(PAGE as usize).zip(words) {
+            stamp(block, word);
+        }
+        let data = &buffer[..range.bytes() as usize];
+        let done = self.apply(operation, target, range, || write(data, range.offset()));
+        self.buffer = buffer;
+        done
+    }
+
+    /// The words last written by [`Run::overwrite`].
+    pub fn written(&self) -> Vec<u64> {
+        self.words.clone()
     }
 
     /// Compares pages that nothing stores to with what they must hold: through each mapping, and
@@ -297,6 +399,9 @@ impl Run {
             };
             let cell = Cell::BOTH[self.checks.below(2) as usize];
             self.look(target, page, cell, word)?;
+            if self.checks.one_in(8) {
+                self.look_through(target, page, word)?;
+            }
         }
         Ok(())
     }
@@ -310,102 +415,152 @@ impl Run {
         expected: u64,
     ) -> Result<(), Error> {
         for mapping in &target.mappings {
-            match mapping.load(page, cell) {
-                Ok(word) => self.compare(
-                    target,
-                    page,
-                    cell,
-                    expected,
+            if let Some(word) = self.load(target, mapping, page, cell.offset())? {
+                let read = Read {
                     word,
-                    "a mapping must show what the operation left",
-                ),
-                Err(Lost::Broken(source)) => {
-                    return Err(Error::Operation {
-                        operation: "mmap",
-                        source,
-                    });
-                }
-                Err(Lost::Bus) if target.out_of_space() => {
-                    return Err(Error::NoSpace {
-                        operation: "page fault",
-                    });
-                }
-                Err(Lost::Bus) => {
-                    self.stage.report(
-                        target,
-                        page,
-                        cell,
-                        super::ledger::Wrong::Bus,
-                        0,
-                        "the page lies within the file",
-                    );
-                }
+                    sight: Sight::Mapping,
+                    why: "a mapping must show what the operation left",
+                };
+                self.compare(target, page, expected, cell.offset(), read);
             }
         }
         if self.checks.one_in(4) {
-            let word = read_word(&target.file, page, cell).map_err(|source| Error::Operation {
-                operation: "read",
-                source,
-            })?;
-            self.compare(
-                target,
-                page,
-                cell,
-                expected,
-                word,
-                "read(2) must show what the operation left",
-            );
+            let mut word = [0; 8];
+            self.read(&target.file, page.offset() + cell.offset(), &mut word)?;
+            let read = Read {
+                word: u64::from_ne_bytes(word),
+                sight: Sight::Other,
+                why: "read(2) must show what the operation left",
+            };
+            self.compare(target, page, expected, cell.offset(), read);
         }
         Ok(())
     }
 
-    fn compare(
+    /// Compares every word of a page that nothing stores to, through the actor's own mapping or
+    /// through read(2).
+    pub fn look_through(
+        &mut self,
+        target: &Target,
+        page: Page,
+        expected: u64,
+    ) -> Result<(), Error> {
+        let mut block = [0; WORDS as usize];
+        let (sight, why) = if self.checks.one_in(2) {
+            let mapping = self.mapping(target);
+            for (n, word) in block.iter_mut().enumerate() {
+                let Some(loaded) = self.load(target, mapping, page, n as u64 * 8)? else {
+                    return Ok(());
+                };
+                *word = loaded;
+            }
+            (Sight::Mapping, "a mapping must show one word throughout")
+        } else {
+            let mut bytes = [0; PAGE as usize];
+            self.read(&target.file, page.offset(), &mut bytes)?;
+            for (word, bytes) in block.iter_mut().zip(bytes.chunks_exact(8)) {
+                *word = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+            }
+            (Sight::Other, "read(2) must show one word throughout")
+        };
+        let wrong = block.iter().filter(|&&word| word != expected).count();
+        let Some(first) = block.iter().position(|&word| word != expected) else {
+            return Ok(());
+        };
+        let (offset, word) = (first as u64 * 8, block[first]);
+        if wrong == block.len() {
+            self.compare(target, page, expected, offset, Read { word, sight, why });
+        } else {
+            let part = target.ledger.compare(page, expected, word);
+            let part = part.map_or("torn", Wrong::name);
+            let why = format!("{why}, and {wrong} of {WORDS} words are not that: {part}");
+            let what = Wronged {
+                offset,
+                wrong: Wrong::Torn,
+                word,
+                sight,
+                why: &why,
+            };
+            self.stage().report(target, page, &what);
+        }
+        Ok(())
+    }
+
+    fn read(&self, file: &File, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        file.read_exact_at(bytes, offset)
+            .map_err(|source| Error::Operation {
+                operation: "read",
+                source,
+            })
+    }
+
+    /// Loads a word of a page that lies within the file; None on a SIGBUS, which is reported.
+    fn load(
+        &self,
+        target: &Target,
+        mapping: &Mapping,
+        page: Page,
+        offset: u64,
+    ) -> Result<Option<u64>, Error> {
+        match mapping.load_at(page, offset) {
+            Ok(word) => Ok(Some(word)),
+            Err(Lost::Broken(source)) => Err(Error::Operation {
+                operation: "mmap",
+                source,
+            }),
+            Err(Lost::Bus) if target.out_of_space() => Err(Error::NoSpace {
+                operation: "page fault",
+            }),
+            Err(Lost::Bus) => {
+                let why = "the page lies within the file";
+                self.report(target, page, offset, Wrong::Bus, 0, why);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reports what is wrong with a word that nothing stores to, if anything is.
+    fn compare(&self, target: &Target, page: Page, expected: u64, offset: u64, read: Read<'_>) {
+        if let Some(wrong) = target.ledger.compare(page, expected, read.word) {
+            let what = Wronged {
+                offset,
+                wrong,
+                word: read.word,
+                sight: read.sight,
+                why: read.why,
+            };
+            self.stage().report(target, page, &what);
+        }
+    }
+
+    /// Reports wrong data that was not read through a shared mapping.
+    pub fn report(
         &self,
         target: &Target,
         page: Page,
-        cell: Cell,
-        expected: u64,
+        offset: u64,
+        wrong: Wrong,
         word: u64,
         why: &str,
     ) {
-        if let Some(wrong) = target.ledger.compare(page, expected, word) {
-            self.stage.report(target, page, cell, wrong, word, why);
-        }
+        let what = Wronged {
+            offset,
+            wrong,
+            word,
+            sight: Sight::Other,
+            why,
+        };
+        self.stage().report(target, page, &what);
     }
 
-    /// What a cell that nothing stores to holds now, as the first mapping shows it; None on SIGBUS.
+    /// What a cell that nothing stores to holds now, as the actor's own mapping shows it; None on
+    /// SIGBUS.
     pub fn peek(&self, target: &Target, page: Page, cell: Cell) -> Option<u64> {
-        target.mappings.first()?.load(page, cell).ok()
+        self.mapping(target).load(page, cell).ok()
     }
 
-    /// Waits for the fault threads.
-    pub(super) fn finish(mut self) {
-        self.stage.end();
-        for thread in self.threads.drain(..) {
-            if let Err(panic) = thread.join() {
-                self.stage.running.fetch_sub(1, Ordering::SeqCst);
-                self.stage.fail(Error::Panicked(super::panic_text(&*panic)));
-            }
-        }
-        if let Some(counters) = self.stage.counters.last() {
-            counters.sample_faults();
-        }
-    }
-}
-
-fn read_word(file: &File, page: Page, cell: Cell) -> io::Result<u64> {
-    let mut word = [0; 8];
-    file.read_exact_at(&mut word, page.offset() + cell.offset())?;
-    Ok(u64::from_ne_bytes(word))
-}
-
-/// The `n`-th of the CPUs, counted round. A failure only loses the pinning.
-fn pin_to_cpu(n: usize) {
-    let Ok(cpus) = std::thread::available_parallelism() else {
-        return;
-    };
-    let mut set = CpuSet::new();
-    if set.set(n % cpus.get()).is_ok() {
-        let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    /// The error for what this filesystem cannot do.
+    pub fn unsupported(&self, operation: Operation, hint: Option<&'static str>) -> Error {
+        self.scene.unsupported(operation.name(), hint)
     }
 }

@@ -77,6 +77,12 @@ impl Sandbox {
         Ok((file, path))
     }
 
+    /// A file in it that is never written to: what it says of itself holds for those to come.
+    pub fn probe(&self) -> Result<File, Error> {
+        let marker = self.path.join(MARKER);
+        File::open(&marker).map_err(|e| Error::path(marker, e))
+    }
+
     /// Removes it, telling of what stands in the way.
     pub fn remove(mut self) -> Result<(), Error> {
         self.clear()

@@ -17,9 +17,12 @@ use super::pages::PAGE;
 /// The signal that asked the run to stop; 0 for none.
 static STOP: AtomicI32 = AtomicI32::new(0);
 
+/// The most mappings of a run: of 62 files by 16 fault threads and some actors.
+const MAPPINGS: usize = 2048;
+
 /// Mappings whose SIGBUS is recovered: address and length, 0 when free.
-static REGIONS: [(AtomicUsize, AtomicUsize); 64] =
-    [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; 64];
+static REGIONS: [(AtomicUsize, AtomicUsize); MAPPINGS] =
+    [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; MAPPINGS];
 
 thread_local! {
     // Constant, without a destructor: reaching it from a handler neither allocates nor registers

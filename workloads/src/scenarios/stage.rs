@@ -1,16 +1,20 @@
-//! What the threads of a run share: counters, the stop flag, what was found.
+//! What the threads of a run share: counters, the stop flag, what was done and what was found.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
 
-use super::block::{Cell, Content};
+use super::block::Content;
 use super::error::Error;
 use super::extents::Operation;
-use super::ledger::Wrong;
+use super::known::{self, Facts};
+use super::ledger::{Family, Wrong};
+use super::marks::{self, Corruption, Inode};
+use super::oplog::{Done, Script, Step, now};
 use super::pages::Page;
 use super::target::Target;
 
@@ -29,8 +33,33 @@ pub struct Violation {
     pub at: f64,
 }
 
+/// Wrong data at a word.
+pub struct Wronged<'a> {
+    /// Byte offset of the word in its page.
+    pub offset: u64,
+    /// What is wrong.
+    pub wrong: Wrong,
+    /// What was read.
+    pub word: u64,
+    /// How it was read.
+    pub sight: Sight,
+    /// Why it cannot be right.
+    pub why: &'a str,
+}
+
+/// How data was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Through a shared mapping.
+    Mapping,
+    /// By read(2), from a private copy or out of a pipe.
+    Other,
+}
+
 /// The most violations kept with their details.
 const KEPT: usize = 64;
+/// The most operations kept: what an actor did long before a violation seldom explains it.
+const LOGGED: usize = 1 << 16;
 
 /// One thread's counters, on a cache line of its own.
 #[repr(align(64))]
@@ -59,10 +88,8 @@ impl Counters {
 /// Shared by all threads of a run.
 pub struct Stage {
     /// Set once; everything ends soon after.
-    pub stop: AtomicBool,
-    /// The seed of the run.
-    pub seed: u64,
-    /// For the fault threads and, last, the manipulator.
+    pub stop: Arc<AtomicBool>,
+    /// For the fault threads, then for the actors.
     pub counters: Vec<Counters>,
     /// Completed operations, by [`Operation`].
     pub done: [AtomicU64; Operation::ALL.len()],
@@ -72,34 +99,49 @@ pub struct Stage {
     pub bytes: AtomicU64,
     /// Threads not yet back.
     pub running: AtomicU32,
-    /// Whether SIGBUS is part of the game: the scenario truncates mapped pages.
-    pub truncates: AtomicBool,
     /// The first file is accessed without page cache.
     pub dax: AtomicBool,
     doing: AtomicU8,
-    began: Instant,
+    began: OnceLock<Instant>,
+    /// The same by the clock of the operations.
+    start: AtomicU64,
+    rounds: Vec<AtomicU64>,
     violations: Mutex<Vec<Violation>>,
     violation_count: AtomicU64,
+    known: Mutex<BTreeMap<&'static str, u64>>,
+    filesystem: String,
+    log: Mutex<VecDeque<Done>>,
+    left_out: Mutex<BTreeSet<&'static str>>,
+    files: Mutex<BTreeMap<u8, Inode>>,
     failure: Mutex<Option<Error>>,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Stage {
-    /// For `threads` fault threads.
-    pub fn new(seed: u64, threads: usize) -> Self {
+    /// For so many fault threads and actors, on the filesystem of that name.
+    pub fn new(threads: usize, actors: usize, filesystem: String) -> Self {
         Self {
-            stop: AtomicBool::new(false),
-            seed,
-            counters: (0..=threads).map(|_| Counters::default()).collect(),
-            done: Default::default(),
-            refused: Default::default(),
+            stop: Arc::default(),
+            counters: (0..threads + actors).map(|_| Counters::default()).collect(),
+            done: [const { AtomicU64::new(0) }; Operation::ALL.len()],
+            refused: [const { AtomicU64::new(0) }; Operation::ALL.len()],
             bytes: AtomicU64::new(0),
             running: AtomicU32::new(0),
-            truncates: AtomicBool::new(false),
             dax: AtomicBool::new(false),
             doing: AtomicU8::new(0),
-            began: Instant::now(),
+            began: OnceLock::new(),
+            start: AtomicU64::new(0),
+            rounds: (0..actors).map(|_| AtomicU64::new(0)).collect(),
             violations: Mutex::default(),
             violation_count: AtomicU64::new(0),
+            known: Mutex::default(),
+            filesystem,
+            log: Mutex::default(),
+            left_out: Mutex::default(),
+            files: Mutex::default(),
             failure: Mutex::default(),
         }
     }
@@ -116,32 +158,37 @@ impl Stage {
 
     /// Ends the run with an error, unless it has one.
     pub fn fail(&self, error: Error) {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(error);
+        lock(&self.failure).get_or_insert(error);
         self.end();
     }
 
     /// The error that ended the run.
     pub fn failure(&self) -> Option<Error> {
-        self.failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        lock(&self.failure).take()
     }
 
-    /// Since the start, in seconds.
+    /// The scenario is set up, and starts.
+    pub fn begin(&self) {
+        self.began.get_or_init(Instant::now);
+        self.start.store(now(), Ordering::Relaxed);
+    }
+
+    /// Since the start; none before it.
+    pub fn elapsed(&self) -> Duration {
+        self.began.get().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// The same, in seconds.
     pub fn seconds(&self) -> f64 {
-        self.began.elapsed().as_secs_f64()
+        self.elapsed().as_secs_f64()
     }
 
-    /// Notes what the manipulator is about to do.
+    /// Notes what an actor is about to do.
     pub fn doing(&self, operation: Operation) {
         self.doing.store(operation as u8, Ordering::Relaxed);
     }
 
-    /// The name of its last operation.
+    /// The name of the operation that began last.
     pub fn last_operation(&self) -> &'static str {
         Operation::ALL[usize::from(self.doing.load(Ordering::Relaxed))].name()
     }
@@ -162,45 +209,144 @@ impl Stage {
             .sum()
     }
 
-    /// Records a violation; the word's meaning is spelled out.
-    pub fn report(
-        &self,
-        target: &Target,
-        page: Page,
-        cell: Cell,
-        wrong: Wrong,
-        word: u64,
-        expected: &str,
-    ) {
-        let found = match target.ledger.open(word) {
-            _ if wrong == Wrong::Bus => "SIGBUS".into(),
-            Content::Zero => "zero".into(),
-            Content::Garbage(word) => format!("{word:#018x}, which this run never wrote"),
+    /// Keeps an operation for the log, and marks it in the trace.
+    pub fn note(&self, done: Done, target: &Target) {
+        marks::operation(&done, target.inode);
+        let mut log = lock(&self.log);
+        if log.len() == LOGGED {
+            log.pop_front();
+        }
+        log.push_back(done);
+    }
+
+    /// Notes which inode a file of the run is.
+    pub fn file(&self, target: &Target) {
+        lock(&self.files).insert(target.id.0, target.inode);
+    }
+
+    /// Notes what cannot be done here.
+    pub fn leave_out(&self, what: &'static str) {
+        lock(&self.left_out).insert(what);
+    }
+
+    /// What could not be done.
+    pub fn left_out(&self) -> Vec<String> {
+        lock(&self.left_out)
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect()
+    }
+
+    /// The last operations, in the order of their ends.
+    pub fn steps(&self) -> Vec<Step> {
+        let start = self.start.load(Ordering::Relaxed);
+        lock(&self.log)
+            .iter()
+            .map(|done| done.step(start))
+            .collect()
+    }
+
+    /// Notes that an actor has begun another round.
+    pub fn round(&self, actor: usize, round: u64) {
+        self.rounds[actor].store(round, Ordering::Relaxed);
+    }
+
+    /// All rounds that the actors have made, from their first.
+    pub fn script(&self) -> Script {
+        let rounds = self.rounds.iter();
+        Script(
+            rounds
+                .map(|last| (1..=last.load(Ordering::Relaxed)).collect())
+                .collect(),
+        )
+    }
+
+    /// Records wrong data; the word's meaning is spelled out, and read(2) is asked whether the medium
+    /// is wrong or only the translation.
+    pub fn report(&self, target: &Target, page: Page, what: &Wronged<'_>) {
+        let opened = target.ledger.open(what.word);
+        let found = match opened {
+            _ if what.wrong == Wrong::Bus => String::new(),
+            Content::Zero => "zero, ".into(),
+            Content::Garbage(word) => format!("{word:#018x}, which this run never wrote, "),
+            Content::Stamp(stamp) => format!(
+                "block {} of data.{}, generation {}, ",
+                stamp.page.0, stamp.file.0, stamp.generation.0
+            ),
+        };
+        let origin = match opened {
             Content::Stamp(stamp) => {
-                format!(
-                    "store {} to page {} of data.{}",
-                    stamp.generation.0, stamp.page.0, stamp.file.0
-                )
+                let file = lock(&self.files).get(&stamp.file.0).copied();
+                file.map(|inode| (inode, stamp.page))
             }
+            _ => None,
+        };
+        let stale_translation = what.sight == Sight::Mapping
+            && what.wrong != Wrong::Bus
+            && target
+                .word(page, what.offset)
+                .is_some_and(|word| word != what.word);
+        let besides = match (what.sight, stale_translation) {
+            (Sight::Mapping, true) => "; read(2) shows other data: the translation is stale",
+            (Sight::Mapping, false) if what.wrong != Wrong::Bus => "; read(2) shows the same",
+            _ => "",
         };
         let detail = format!(
-            "page {} of data.{}: {found}, where {expected}",
-            page.0, target.id.0
+            "{} in block {} of data.{}: {found}where {}{besides}",
+            what.wrong.name(),
+            page.0,
+            target.id.0,
+            what.why
         );
+        let known = known::find(&Facts {
+            filesystem: &self.filesystem,
+            dax: self.dax.load(Ordering::Relaxed),
+            wrong: what.wrong,
+            stale_translation,
+            exchanged: matches!(target.shape().family, Family::Exchanged(_)),
+            written: target.ledger.body(page).is_some_and(|word| word != 0),
+        });
+        let mark = || {
+            marks::corruption(&Corruption {
+                inode: target.inode,
+                path: &target.path,
+                page,
+                wrong: what.wrong.name(),
+                story: &detail,
+                origin: origin.filter(|&at| at != (target.inode, page)),
+                known: known.map(|known| known.argument),
+            });
+        };
+        if let Some(known) = known {
+            let mut counts = lock(&self.known);
+            let count = counts.entry(known.name).or_insert(0);
+            *count += 1;
+            if *count <= KEPT as u64 {
+                mark();
+            }
+            return;
+        }
         self.violation_count.fetch_add(1, Ordering::Relaxed);
-        let mut violations = self
-            .violations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut violations = lock(&self.violations);
         if violations.len() < KEPT {
+            mark();
             violations.push(Violation {
-                wrong,
+                wrong: what.wrong,
                 file: format!("data.{}", target.id.0),
-                offset: page.offset() + cell.offset(),
+                offset: page.offset() + what.offset,
                 detail,
                 at: self.seconds(),
             });
         }
+    }
+
+    /// Wrong data that is known of this kernel's filesystem, by name, and how often it was read.
+    pub fn known(&self) -> BTreeMap<String, u64> {
+        let known = lock(&self.known);
+        known
+            .iter()
+            .map(|(&name, &count)| (name.to_owned(), count))
+            .collect()
     }
 
     /// How many violations there were.
@@ -210,11 +356,6 @@ impl Stage {
 
     /// The first of them.
     pub fn take_violations(&self) -> Vec<Violation> {
-        std::mem::take(
-            &mut self
-                .violations
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut lock(&self.violations))
     }
 }

@@ -1,25 +1,28 @@
-//! A file under test: its ledger, the fault threads' mappings of it, and the ranges that are being
-//! changed just now.
+//! A file under test: its ledger, everyone's mappings of it, and the ranges that are being changed
+//! just now.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::statvfs::fstatvfs;
 
-use super::block::{Cell, FileId, Key};
+use super::block::{FileId, Key};
 use super::error::Error;
+use super::faulter::Habit;
 use super::ledger::{Family, Ledger};
-use super::mapping::Mapping;
+use super::mapping::{Kind, Mapping};
+use super::marks::Inode;
 use super::pages::{PAGE, Page, PageRange};
 use super::rng::Rng;
 
 /// How many ranges are changed over and over before new ones take their place.
 const SLOTS: usize = 8;
 
-/// Ranges published by the manipulator for the fault threads to refault.
+/// Ranges published by the actors for the fault threads to refault.
 pub struct Hot {
     slots: [AtomicU64; SLOTS],
     latest: AtomicUsize,
@@ -43,7 +46,13 @@ impl Hot {
         PageRange::unpack(self.slots[slot].load(Ordering::Relaxed))
     }
 
-    /// The manipulator's next range: mostly one of the old ones, else new, of 16 to 64 pages within
+    /// Has the fault threads look at a range.
+    pub fn publish(&self, range: PageRange) {
+        let slot = self.latest.load(Ordering::Relaxed);
+        self.slots[slot].store(range.pack(), Ordering::Relaxed);
+    }
+
+    /// The next range to change: mostly one of the old ones, else new, of 16 to 64 pages within
     /// `within`.
     pub fn aim(&self, within: PageRange, rng: &mut Rng) -> PageRange {
         let slot = rng.below(SLOTS as u32) as usize;
@@ -64,20 +73,28 @@ impl Hot {
 pub struct Target {
     /// Its number in the run.
     pub id: FileId,
+    /// Which inode it is.
+    pub inode: Inode,
+    /// Where it is.
+    pub path: PathBuf,
     /// Open for reading and writing.
     pub file: Arc<File>,
     /// What may be read from it.
     pub ledger: Ledger,
-    /// One mapping for each fault thread.
+    /// One for each fault thread, then one for each actor.
     pub mappings: Vec<Mapping>,
     /// Where the action is.
     pub hot: Hot,
-    pages: u32,
-    slack: u32,
+    /// What fault threads do to it; None: they leave it alone.
+    pub habit: Option<Habit>,
+    /// Mapped pages lie beyond EOF at times, so that SIGBUS is part of the game.
+    pub truncates: AtomicBool,
+    sizing: Mutex<()>,
+    shape: Shape,
 }
 
 /// What a target is made of.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Shape {
     /// Pages that are mapped and judged.
     pub pages: u32,
@@ -93,8 +110,9 @@ impl Target {
         (file, path): (File, PathBuf),
         id: FileId,
         shape: Shape,
+        habit: Option<Habit>,
         key: Key,
-        mappings: usize,
+        kinds: impl Iterator<Item = Kind>,
         rng: &mut Rng,
     ) -> Result<Self, Error> {
         let ledger = Ledger::new(id, shape.family, key, shape.pages);
@@ -102,9 +120,10 @@ impl Target {
         fill(&file, shape.pages, &ledger).map_err(failed)?;
         file.set_len(u64::from(shape.pages + shape.slack) * PAGE)
             .map_err(failed)?;
+        let inode = Inode::of(&file).map_err(failed)?;
         let file = Arc::new(file);
-        let mappings = (0..mappings)
-            .map(|_| Mapping::new(file.clone(), shape.pages))
+        let mappings = kinds
+            .map(|kind| Mapping::new(file.clone(), shape.pages, kind))
             .collect::<io::Result<Vec<_>>>()
             .map_err(|source| Error::Operation {
                 operation: "mmap",
@@ -114,28 +133,61 @@ impl Target {
         let hot = Hot::new(whole, rng);
         Ok(Self {
             id,
+            inode,
+            path,
             file,
             ledger,
             mappings,
             hot,
-            pages: shape.pages,
-            slack: shape.slack,
+            habit,
+            truncates: AtomicBool::new(false),
+            sizing: Mutex::new(()),
+            shape,
         })
+    }
+
+    /// Of what it is made.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Keeps other actors from changing the file's size, until dropped. To be taken before any
+    /// range.
+    pub fn resizing(&self) -> MutexGuard<'_, ()> {
+        self.sizing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that mapped pages will lie beyond EOF at times.
+    pub fn will_truncate(&self) {
+        self.truncates.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they may.
+    pub fn truncates(&self) -> bool {
+        self.truncates.load(Ordering::Relaxed)
     }
 
     /// All pages mapped.
     pub fn whole(&self) -> PageRange {
-        PageRange::new(Page(0), self.pages)
+        PageRange::new(Page(0), self.shape.pages)
     }
 
     /// The pages from `first` to the last mapped.
     pub fn tail(&self, first: Page) -> PageRange {
-        PageRange::new(first, self.pages - first.0)
+        PageRange::new(first, self.shape.pages - first.0)
     }
 
     /// The size that the file is meant to have, in bytes.
     pub fn size(&self) -> u64 {
-        u64::from(self.pages + self.slack) * PAGE
+        u64::from(self.shape.pages + self.shape.slack) * PAGE
+    }
+
+    /// A word as read(2) shows it; None beyond EOF or on an error.
+    pub fn word(&self, page: Page, offset: u64) -> Option<u64> {
+        let mut word = [0; 8];
+        let at = page.offset() + offset;
+        self.file.read_exact_at(&mut word, at).ok()?;
+        Some(u64::from_ne_bytes(word))
     }
 
     /// Whether a SIGBUS may be blamed on lack of space: less is free than the mapped pages could
@@ -156,10 +208,9 @@ fn fill(file: &File, pages: u32, ledger: &Ledger) -> io::Result<()> {
     writer.flush()
 }
 
-/// Puts `word` into both cells of a page image.
+/// Makes a page image of nothing but `word`.
 pub fn stamp(block: &mut [u8], word: u64) {
-    for cell in Cell::BOTH {
-        let at = cell.offset() as usize;
-        block[at..at + 8].copy_from_slice(&word.to_ne_bytes());
+    for chunk in block.chunks_exact_mut(8) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
     }
 }

@@ -5,37 +5,38 @@ use super::error::Error;
 use super::extents::{Operation, preallocate, punch};
 use super::faulter::Habit;
 use super::ledger::Family;
-use super::run::Run;
+use super::setup::{Cast, Setup, solo};
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "unwritten-vs-fault",
     summary: "preallocate blocks that threads race to write first",
-    needs: Needs::DaxPreferred,
-    run,
+    needs: Needs::DaxBest,
+    cast,
 };
 
-fn run(run: &mut Run) -> Result<(), Error> {
-    let target = run.file(Family::Fixed, 0)?;
-    run.start(Habit {
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let habit = Habit {
         forget: 8,
         stores: 6,
-    })?;
-    while run.again() {
+        ..Habit::default()
+    };
+    let target = setup.file(Family::Fixed, 0, habit)?;
+    Ok(solo(move |run| {
         let range = run.aim(&target);
         run.discard(&target, range, Operation::PunchHole, || {
             punch(&target.file, range)
         })?;
         // No change of content, so no new epoch: a store that is lost to it is the kernel's fault.
-        run.apply(Operation::Preallocate, range.bytes(), || {
+        run.apply(Operation::Preallocate, &target, range, || {
             preallocate(&target.file, range)
         })?;
         if run.rng().one_in(4) {
             let part = range.choose(run.rng(), 1, 8);
-            run.apply(Operation::Preallocate, part.bytes(), || {
+            run.apply(Operation::Preallocate, &target, part, || {
                 preallocate(&target.file, part)
             })?;
         }
-    }
-    Ok(())
+        Ok(())
+    }))
 }

@@ -4,20 +4,19 @@ use super::error::Error;
 use super::extents::{Operation, zero};
 use super::faulter::Habit;
 use super::ledger::Family;
-use super::run::Run;
+use super::setup::{Cast, Setup, solo};
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "zero-vs-fault",
     summary: "zero ranges under pages that threads load and store",
-    needs: Needs::PageCacheOk,
-    run,
+    needs: Needs::Any,
+    cast,
 };
 
-fn run(run: &mut Run) -> Result<(), Error> {
-    let target = run.file(Family::Fixed, 0)?;
-    run.start(Habit::default())?;
-    while run.again() {
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let target = setup.file(Family::Fixed, 0, Habit::default())?;
+    Ok(solo(move |run| {
         let range = run.aim(&target);
         run.discard(&target, range, Operation::ZeroRange, || {
             zero(&target.file, range)
@@ -27,6 +26,6 @@ fn run(run: &mut Run) -> Result<(), Error> {
         {
             run.rewrite(&target, &held)?;
         }
-    }
-    Ok(())
+        Ok(())
+    }))
 }

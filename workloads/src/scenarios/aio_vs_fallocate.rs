@@ -1,0 +1,123 @@
+//! Asynchronous direct writes in flight while their blocks are punched, zeroed or cut off: the
+//! change must wait for them, or a write that ends late converts or fills a block that is gone.
+
+use super::aio::Queue;
+use super::block::Cell;
+use super::error::Error;
+use super::extents::{Operation, preallocate, punch, zero};
+use super::faulter::Habit;
+use super::ledger::Family;
+use super::pages::{PAGE, Page};
+use super::run::Expect;
+use super::setup::{Cast, Setup, solo};
+use super::target::stamp;
+use super::truncate_vs_fault::cut;
+use super::{Needs, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "aio-vs-fallocate",
+    summary: "punch, zero or truncate under asynchronous direct writes in flight",
+    needs: Needs::PageCache,
+    cast,
+};
+
+/// Loads only touch what direct I/O writes: a dirty page would be written over it later.
+const LOADERS: Habit = Habit {
+    forget: 4,
+    stores: 0,
+    fiddle: 0,
+};
+/// Writes in flight.
+const DEPTH: u32 = 16;
+
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let target = setup.file_alone(Family::Fixed, 0, LOADERS)?;
+    target.will_truncate();
+    let direct = setup.direct(&target)?;
+    let mut queue = Queue::new(DEPTH as usize).map_err(|source| Error::call("io_setup", source))?;
+    Ok(solo(move |run| {
+        let aimed = run.aim(&target).choose(run.rng(), 1, DEPTH);
+        let last = run.rng().one_in(4);
+        let range = if last {
+            target.tail(Page(target.whole().count() - aimed.count()))
+        } else {
+            aimed
+        };
+        let Some(held) = run.exclude(&target, range) else {
+            return Ok(());
+        };
+        // Unwritten blocks, so that a write is not over when the device has it: they are converted
+        // later.
+        let change = held.change_bytes();
+        if !run.apply(Operation::PunchHole, &target, range, || {
+            punch(&target.file, range)
+        })? {
+            return Ok(());
+        }
+        change.discarded(range);
+        run.apply(Operation::Preallocate, &target, range, || {
+            preallocate(&target.file, range)
+        })?;
+        let words: Vec<u64> = range.pages().map(|page| held.fresh(page)).collect();
+        for (slot, &word) in words.iter().enumerate() {
+            if let Some(page) = queue.page(slot) {
+                stamp(page, word);
+            }
+        }
+        let offsets: Vec<u64> = range.pages().map(|page| page.offset()).collect();
+        let started = run.apply(Operation::AsyncWrite, &target, range, || {
+            match queue.write(&direct, &offsets)? {
+                taken if taken == offsets.len() => Ok(()),
+                _ => Err(std::io::Error::from_raw_os_error(libc::EAGAIN)),
+            }
+        })?;
+        let part = range.choose(run.rng(), 1, range.count());
+        let gone = match run.rng().below(if last { 3 } else { 2 }) {
+            0 => run
+                .apply(Operation::PunchHole, &target, part, || {
+                    punch(&target.file, part)
+                })?
+                .then_some(part),
+            1 => run
+                .apply(Operation::ZeroRange, &target, part, || {
+                    zero(&target.file, part)
+                })?
+                .then_some(part),
+            _ => {
+                let tail = target.tail(part.first());
+                cut(run, &target, tail, tail.offset())?.then_some(tail)
+            }
+        };
+        let mut failed = None;
+        queue
+            .reap(|_, result| {
+                if result != PAGE as i64 {
+                    failed = Some(result);
+                }
+            })
+            .map_err(|source| Error::call("io_getevents", source))?;
+        if let Some(result) = failed {
+            let source = std::io::Error::from_raw_os_error(-result as i32);
+            return Err(Error::call("async-direct-write", source));
+        }
+        if !started {
+            return Ok(());
+        }
+        // The two overlapped: inside the change's range either may have come last, but one of them
+        // did, for the whole block.
+        let mut left = Vec::with_capacity(words.len());
+        for (page, &word) in range.pages().zip(&words) {
+            let inside = gone.is_some_and(|gone| page >= gone.first() && page < gone.end());
+            let kept = !inside || run.peek(&target, page, Cell::Head) == Some(word);
+            left.push(if kept { word } else { 0 });
+            change.filled(page, if kept { word } else { 0 });
+        }
+        drop(change);
+        run.expect(&target, range, Expect::Words(&left))?;
+        let page = range.nth(run.rng().below(range.count()));
+        if let Some(word) = target.ledger.body(page) {
+            run.look_through(&target, page, word)?;
+        }
+        Ok(())
+    }))
+}

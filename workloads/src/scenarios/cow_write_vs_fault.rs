@@ -1,0 +1,61 @@
+//! write(2) over shared blocks, which must be copied, against loads through mappings: a load that
+//! maps the old block after it was invalidated and before the new one is in place shows old data for
+//! good.
+
+use super::block::FileId;
+use super::error::Error;
+use super::faulter::Habit;
+use super::ledger::Family;
+use super::pages::PageRange;
+use super::reflink_vs_fault::share;
+use super::setup::{Cast, Setup, solo};
+use super::{Needs, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "cow-write-vs-fault",
+    summary: "share blocks into a mapped file and write(2) over them while threads load",
+    needs: Needs::Reflink,
+    cast,
+};
+
+/// Loads only: a store would copy the block before the write does.
+const LOADERS: Habit = Habit {
+    forget: 4,
+    stores: 0,
+    fiddle: 0,
+};
+
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let source = FileId(setup.next().0 + 1);
+    let target = setup.file_alone(Family::Exchanged(source), 0, LOADERS)?;
+    let source = setup.bystander(Family::Fixed)?;
+    Ok(solo(move |run| {
+        let range = run.aim(&target);
+        let Some(held) = run.exclude(&target, range) else {
+            return Ok(());
+        };
+        let change = held.change();
+        let done = share(run, &source, &target, range)?;
+        if done {
+            for page in range.pages() {
+                change.filled(page, source.ledger.first(page));
+            }
+        }
+        drop(change);
+        if run.rng().one_in(2) {
+            run.warm(&target, range);
+        }
+        if run.rng().one_in(2) {
+            run.rewrite(&target, &held)?;
+            return Ok(());
+        }
+        drop(held);
+        for page in range.pages() {
+            let Some(held) = run.exclude(&target, PageRange::new(page, 1)) else {
+                return Ok(());
+            };
+            run.rewrite(&target, &held)?;
+        }
+        Ok(())
+    }))
+}

@@ -1,0 +1,127 @@
+//! Direct I/O with its buffer in a mapping, cold, of the same or another file, against changes of
+//! both: the I/O holds the inode's lock while it faults its buffer in.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use super::block::FileId;
+use super::error::Error;
+use super::extents::{Operation, punch, zero};
+use super::faulter::Habit;
+use super::kernel::{Way, transfer};
+use super::ledger::Family;
+use super::pages::PageRange;
+use super::run::Run;
+use super::setup::{Cast, Setup};
+use super::target::Target;
+use super::truncate_vs_fault::cut;
+use super::{Needs, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "dio-vs-mmap",
+    summary: "direct reads and writes from and to cold mappings while extents change",
+    needs: Needs::Any,
+    cast,
+};
+
+/// A file, and its file descriptor for direct I/O.
+type Open = (Arc<Target>, File);
+
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let second = FileId(setup.next().0 + 1);
+    let one = setup.file_alone(Family::Mixed(second), 0, Habit::default())?;
+    let two = setup.file_alone(Family::Mixed(one.id), 0, Habit::default())?;
+    two.will_truncate();
+    let files: [Open; 2] = [
+        (one.clone(), setup.direct(&one)?),
+        (two.clone(), setup.direct(&two)?),
+    ];
+    let transfers = move |run: &mut Run| {
+        let (file, direct) = &files[run.rng().below(2) as usize];
+        let (memory, _) = &files[run.rng().below(2) as usize];
+        let way = [Way::Read, Way::Write][run.rng().below(2) as usize];
+        move_pages(run, (file, direct), memory, way)
+    };
+    let changes = move |run: &mut Run| {
+        let target = [&one, &two][run.rng().below(2) as usize];
+        let range = run.aim(target);
+        let part = range.choose(run.rng(), 1, 16);
+        let _size = target.resizing();
+        match run.rng().below(if target.truncates() { 3 } else { 2 }) {
+            0 => change(run, target, part, Operation::PunchHole, punch),
+            1 => change(run, target, part, Operation::ZeroRange, zero),
+            _ => {
+                let tail = target.tail(part.first());
+                let Some(_change) = target.ledger.change(tail, &run.stop()) else {
+                    return Ok(());
+                };
+                cut(run, target, tail, tail.offset()).map(drop)
+            }
+        }
+    };
+    Ok(vec![Box::new(transfers), Box::new(changes)])
+}
+
+fn change(
+    run: &mut Run,
+    target: &Target,
+    range: PageRange,
+    operation: Operation,
+    call: impl Fn(&File, PageRange) -> io::Result<()>,
+) -> Result<(), Error> {
+    let Some(_change) = target.ledger.change(range, &run.stop()) else {
+        return Ok(());
+    };
+    run.apply(operation, target, range, || call(&target.file, range))
+        .map(drop)
+}
+
+/// Between a file and a mapping. Stores are held off both, or they would tear what is copied; the
+/// changes of others are not.
+fn move_pages(
+    run: &mut Run,
+    (file, direct): (&Arc<Target>, &File),
+    memory: &Arc<Target>,
+    way: Way,
+) -> Result<(), Error> {
+    let range = run.aim(file).choose(run.rng(), 1, 16);
+    let start = memory
+        .whole()
+        .choose(run.rng(), range.count(), range.count());
+    let buffer = PageRange::new(start.first(), range.count().min(start.count()));
+    let range = PageRange::new(range.first(), buffer.count());
+    let overlap = range.first() < buffer.end() && buffer.first() < range.end();
+    if file.id == memory.id && overlap {
+        return Ok(());
+    }
+    // In the order of files and pages, as [`super::ledger::Ledger::exclude`] asks.
+    let mut places = [(file, range), (memory, buffer)];
+    places.sort_by_key(|(target, range)| (target.id.0, range.first()));
+    let [low, high] = places;
+    let Some(low) = run.seal(low.0, low.1) else {
+        return Ok(());
+    };
+    let Some(high) = run.seal(high.0, high.1) else {
+        return Ok(());
+    };
+    let _changes = (low.change_bytes(), high.change_bytes());
+    let mapping = run.mapping(memory);
+    let forgotten = mapping.forget(buffer);
+    forgotten.map_err(|source| Error::call("madvise", source))?;
+    let operation = match way {
+        Way::Read => Operation::DirectRead,
+        Way::Write => Operation::DirectWrite,
+    };
+    run.apply(operation, file, range, || {
+        match transfer(direct, way, range.offset(), mapping, buffer) {
+            // The buffer lies beyond EOF just now; or a dirty page stood in the way before, which the
+            // kernel tells afterwards (mm/filemap.c: dio_warn_stale_pagecache).
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EIO)) => {
+                Err(io::Error::from_raw_os_error(libc::EAGAIN))
+            }
+            done => done.map(drop),
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! EXT4_IOC_MOVE_EXT, as e4defrag does it: the file gets another file's blocks and keeps its data.
+//! No store may be lost.
+
+use super::block::FileId;
+use super::error::Error;
+use super::extents::{Operation, preallocate};
+use super::faulter::Habit;
+use super::kernel;
+use super::ledger::Family;
+use super::setup::{Cast, Setup, solo};
+use super::{Needs, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "ext4-move-extent",
+    summary: "move the file's data to other blocks while threads load and store",
+    needs: Needs::Ext4PageCache,
+    cast,
+};
+
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let target = setup.file_alone(Family::Fixed, 0, Habit::default())?;
+    // It gets the target's old blocks, with their data.
+    let donor = setup.bystander(Family::Exchanged(FileId(target.id.0)))?;
+    Ok(solo(move |run| {
+        let range = run.aim(&target);
+        if run.rng().one_in(8) {
+            run.apply(Operation::Preallocate, &donor, range, || {
+                preallocate(&donor.file, range)
+            })?;
+        }
+        run.apply(Operation::MoveExtents, &target, range, || {
+            let first = u64::from(range.first().0);
+            let blocks = u64::from(range.count());
+            match kernel::move_extents(&target.file, &donor.file, first, blocks) {
+                // Nothing but holes.
+                Err(error) if error.raw_os_error() == Some(libc::ENODATA) => {
+                    Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+                }
+                done => done,
+            }
+        })?;
+        if run.rng().one_in(8)
+            && let Some(held) = run.exclude(&target, range)
+        {
+            run.rewrite(&target, &held)?;
+        }
+        Ok(())
+    }))
+}

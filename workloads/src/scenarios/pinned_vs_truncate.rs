@@ -1,0 +1,126 @@
+//! Pages pinned in a pipe while their blocks are cut off, punched or zeroed. On DAX the pin is on
+//! the block itself: a change must wait until it is gone, or the pipe delivers another file's data.
+
+use std::io::{PipeReader, PipeWriter, Read};
+
+use super::block::{Cell, Content};
+use super::error::Error;
+use super::extents::{Operation, preallocate, punch, zero};
+use super::faulter::Habit;
+use super::kernel;
+use super::ledger::{Family, Wrong};
+use super::pages::PAGE;
+use super::run::Run;
+use super::setup::{Cast, Setup};
+use super::target::Target;
+use super::truncate_vs_fault::cut;
+use super::{Needs, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "pinned-vs-truncate",
+    summary: "truncate, punch or zero blocks whose pages a pipe holds (vmsplice)",
+    needs: Needs::DaxBest,
+    cast,
+};
+
+/// What a pipe of default size holds.
+const MOST: u32 = 16;
+
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let target = setup.file(Family::Fixed, 0, Habit::default())?;
+    target.will_truncate();
+    let pipe = std::io::pipe().map_err(|source| Error::call("pipe", source))?;
+    let pinned = target.clone();
+    let (mut output, input) = pipe;
+    let hold = move |run: &mut Run| hold(run, &pinned, &input, &mut output);
+    let change = move |run: &mut Run| {
+        let range = run.aim(&target);
+        match run.rng().below(4) {
+            0 => run.discard(&target, range, Operation::ZeroRange, || {
+                zero(&target.file, range)
+            }),
+            1 => {
+                let tail = target.tail(range.first());
+                let _size = target.resizing();
+                let Some(_change) = target.ledger.change(tail, &run.stop()) else {
+                    return Ok(());
+                };
+                cut(run, &target, tail, tail.offset()).map(drop)
+            }
+            2 => run
+                .apply(Operation::Preallocate, &target, range, || {
+                    preallocate(&target.file, range)
+                })
+                .map(drop),
+            _ => run.discard(&target, range, Operation::PunchHole, || {
+                punch(&target.file, range)
+            }),
+        }
+    };
+    Ok(vec![Box::new(change), Box::new(hold)])
+}
+
+/// Pins some pages, lets others change them for a while, and looks at what the pipe still holds:
+/// whatever became of the file, only what was in these pages.
+fn hold(
+    run: &mut Run,
+    target: &Target,
+    input: &PipeWriter,
+    output: &mut PipeReader,
+) -> Result<(), Error> {
+    let within = target.hot.pick(run.rng());
+    let range = within.choose(run.rng(), 1, MOST);
+    let mapping = run.mapping(target);
+    let mut taken = 0;
+    run.apply(Operation::Pin, target, range, || {
+        match kernel::pin(input, mapping, range) {
+            Ok(bytes) => {
+                taken = bytes;
+                Ok(())
+            }
+            // Beyond EOF just now.
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+            }
+            Err(error) => Err(error),
+        }
+    })?;
+    // As long as an operation or a few take; there is nothing to wait for, since a change must not
+    // end before the pin does.
+    for _ in 0..run.rng().below(64) {
+        std::thread::yield_now();
+    }
+    let mut block = [0; PAGE as usize];
+    for page in range.pages().take(taken / PAGE as usize) {
+        // No store may be held off here: whoever does that may be waiting for this pin. One amid the
+        // copy would tear a word, so a page that is stored to meanwhile is not judged.
+        let before = target.ledger.before(page, Cell::Head);
+        let quiet = target.ledger.quiet(page);
+        let read = output.read_exact(&mut block);
+        read.map_err(|source| Error::call("read(pipe)", source))?;
+        taken -= PAGE as usize;
+        let whole = quiet.is_some_and(|quiet| target.ledger.still_quiet(page, quiet));
+        if !whole || !target.ledger.still_words(page, before) {
+            continue;
+        }
+        for (n, bytes) in block.chunks_exact(8).enumerate() {
+            let word = u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+            let wrong = match target.ledger.open(word) {
+                Content::Zero => None,
+                Content::Stamp(stamp) if stamp.file == target.id && stamp.page == page => None,
+                Content::Stamp(_) => Some(Wrong::Foreign),
+                Content::Garbage(_) => Some(Wrong::Garbage),
+            };
+            if let Some(wrong) = wrong {
+                let why = "a pipe holds the page itself";
+                run.report(target, page, n as u64 * 8, wrong, word, why);
+                break;
+            }
+        }
+    }
+    // What is left of a page that was taken in part.
+    let mut rest = vec![0; taken];
+    output
+        .read_exact(&mut rest)
+        .map_err(|source| Error::call("read(pipe)", source))
+}

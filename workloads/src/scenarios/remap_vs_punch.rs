@@ -1,0 +1,31 @@
+//! Mappings that move (mremap), change their access (mprotect) and are populated
+//! (MADV_POPULATE_READ) while the blocks below are punched.
+
+use super::error::Error;
+use super::extents::{Operation, punch};
+use super::faulter::Habit;
+use super::ledger::Family;
+use super::setup::{Cast, Setup, solo};
+use super::{Needs, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "remap-vs-punch",
+    summary: "mremap, mprotect and populate mappings while holes are punched below",
+    needs: Needs::Any,
+    cast,
+};
+
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let habit = Habit {
+        forget: 4,
+        stores: 4,
+        fiddle: 7,
+    };
+    let target = setup.file(Family::Fixed, 0, habit)?;
+    Ok(solo(move |run| {
+        let range = run.aim(&target);
+        run.discard(&target, range, Operation::PunchHole, || {
+            punch(&target.file, range)
+        })
+    }))
+}

@@ -1,0 +1,217 @@
+//! Before a run: the files that a scenario needs, and what the filesystem can do.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Needs;
+use super::block::FileId;
+use super::error::Error;
+use super::extents::Operation;
+use super::faulter::Habit;
+use super::kernel;
+use super::ledger::Family;
+use super::mapping::Kind;
+use super::rng::Rng;
+use super::run::Run;
+use super::scene::Scene;
+use super::target::{Shape, Target};
+
+/// What one actor does in a round. Actors run at the same time; each makes one round after the
+/// other.
+pub type Act = Box<dyn FnMut(&mut Run) -> Result<(), Error> + Send>;
+
+/// The acts of a scenario; each is in the hands of an actor of its own, as far as there are actors.
+pub type Cast = Vec<Act>;
+
+/// The cast of a scenario with one actor.
+pub fn solo(act: impl FnMut(&mut Run) -> Result<(), Error> + Send + 'static) -> Cast {
+    vec![Box::new(act)]
+}
+
+/// A scenario being set up.
+pub struct Setup {
+    scene: Arc<Scene>,
+    rng: Rng,
+    targets: Vec<Arc<Target>>,
+    /// Files that are not shared.
+    alone: Vec<FileId>,
+    /// One file of a shape serves all who ask for it.
+    share: bool,
+}
+
+impl Setup {
+    pub(super) fn new(scene: Arc<Scene>) -> Self {
+        let rng = Rng::stream(scene.options.seed, u64::MAX - 1);
+        Self {
+            scene,
+            rng,
+            targets: Vec::new(),
+            alone: Vec::new(),
+            share: false,
+        }
+    }
+
+    /// From now on a file of one shape is made once and serves all who ask for it, and acts that turn
+    /// out impossible are left out.
+    pub fn share(&mut self) {
+        self.share = true;
+        self.scene.mixed.store(true, Ordering::Relaxed);
+    }
+
+    /// A new file of the size asked for, filled, mapped by everyone, touched by the fault threads;
+    /// `slack` pages more lie behind.
+    pub fn file(&mut self, family: Family, slack: u32, habit: Habit) -> Result<Arc<Target>, Error> {
+        let shape = self.shape(family, slack);
+        if self.share
+            && let Some(target) = self
+                .targets
+                .iter()
+                .find(|target| target.shape() == shape && self.shared(target))
+        {
+            return Ok(target.clone());
+        }
+        self.make(shape, Some(habit))
+    }
+
+    /// The same, for a scenario that cannot bear anyone else to change the file.
+    pub fn file_alone(
+        &mut self,
+        family: Family,
+        slack: u32,
+        habit: Habit,
+    ) -> Result<Arc<Target>, Error> {
+        let made = self.make(self.shape(family, slack), Some(habit))?;
+        self.alone.push(made.id);
+        Ok(made)
+    }
+
+    /// The same, with something done to the file while it is empty.
+    pub fn file_of(
+        &mut self,
+        family: Family,
+        habit: Habit,
+        prepare: impl Fn(&File),
+    ) -> Result<Arc<Target>, Error> {
+        let made = self.make_of(self.shape(family, 0), Some(habit), prepare)?;
+        self.alone.push(made.id);
+        Ok(made)
+    }
+
+    /// Two new files that exchange or share extents.
+    pub fn pair(&mut self, habit: Habit) -> Result<(Arc<Target>, Arc<Target>), Error> {
+        let exchanged = |target: &&Arc<Target>| {
+            matches!(target.shape().family, Family::Exchanged(_)) && self.shared(target)
+        };
+        if self.share {
+            let mut pair = self.targets.iter().filter(exchanged);
+            if let (Some(one), Some(two)) = (pair.next(), pair.next()) {
+                return Ok((one.clone(), two.clone()));
+            }
+        }
+        let two = FileId(self.next().0 + 1);
+        let one = self.make(self.shape(Family::Exchanged(two), 0), Some(habit))?;
+        let two = self.make(self.shape(Family::Exchanged(one.id), 0), Some(habit))?;
+        Ok((one, two))
+    }
+
+    /// A file of its own that no fault thread touches.
+    pub fn bystander(&mut self, family: Family) -> Result<Arc<Target>, Error> {
+        self.make(self.shape(family, 0), None)
+    }
+
+    fn shared(&self, target: &Target) -> bool {
+        target.habit.is_some() && !self.alone.contains(&target.id)
+    }
+
+    /// The number that the next file will have.
+    pub fn next(&self) -> FileId {
+        FileId(self.targets.len() as u8 + 1)
+    }
+
+    fn shape(&self, family: Family, slack: u32) -> Shape {
+        Shape {
+            pages: self.scene.options.pages(),
+            slack,
+            family,
+        }
+    }
+
+    fn make(&mut self, shape: Shape, habit: Option<Habit>) -> Result<Arc<Target>, Error> {
+        self.make_of(shape, habit, |_| ())
+    }
+
+    fn make_of(
+        &mut self,
+        shape: Shape,
+        habit: Option<Habit>,
+        prepare: impl Fn(&File),
+    ) -> Result<Arc<Target>, Error> {
+        let id = self.next();
+        let made = self.scene.sandbox.file(id.0)?;
+        prepare(&made.0);
+        let rng = &mut self.rng;
+        let threads = self.scene.options.threads;
+        // One kind for each fault thread, from the seed; plain for the actors.
+        let kinds: Vec<Kind> = (0..threads + self.scene.actors)
+            .map(|n| match rng.below(4) {
+                0 if n > 0 && n < threads => Kind::Sync,
+                1 if n > 0 && n < threads => Kind::Populated,
+                _ => Kind::Shared,
+            })
+            .collect();
+        let target = Arc::new(Target::new(
+            made,
+            id,
+            shape,
+            habit,
+            self.scene.key,
+            kinds.into_iter(),
+            rng,
+        )?);
+        if kernel::is_dax(&target.file).unwrap_or(false) {
+            self.scene.stage.dax.store(true, Ordering::Relaxed);
+        }
+        self.scene.stage.file(&target);
+        self.targets.push(target.clone());
+        Ok(target)
+    }
+
+    /// The target's file once more, for direct I/O.
+    pub fn direct(&self, target: &Target) -> Result<File, Error> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW)
+            .open(&target.path)
+            .map_err(|source| match source.raw_os_error() {
+                Some(libc::EINVAL) => self.scene.unsupported("O_DIRECT", None),
+                _ => Error::path(&target.path, source),
+            })
+    }
+
+    /// The run's surroundings.
+    pub fn scene(&self) -> &Arc<Scene> {
+        &self.scene
+    }
+
+    /// Whether the filesystem is of the kind that a scenario needs.
+    pub fn meets(&self, needs: Needs) -> bool {
+        needs.met(&self.scene.filesystem, self.scene.dax)
+    }
+
+    /// Says that a scenario has no part in the mix here.
+    pub fn leave_out(&self, scenario: &'static str) {
+        self.scene.stage.leave_out(scenario);
+    }
+
+    /// The error for what this filesystem cannot do.
+    pub fn unsupported(&self, operation: Operation, hint: Option<&'static str>) -> Error {
+        self.scene.unsupported(operation.name(), hint)
+    }
+
+    pub(super) fn into_targets(self) -> Vec<Arc<Target>> {
+        self.targets
+    }
+}

@@ -1,0 +1,77 @@
+//! XFS_IOC_SWAPEXT of two files against faults on both, as xfs_fsr does it to defragment.
+
+use super::block::Cell;
+use super::error::Error;
+use super::extents::{Operation, swap};
+use super::faulter::Habit;
+use super::pages::PageRange;
+use super::run::Run;
+use super::setup::{Cast, Setup, solo};
+use super::target::Target;
+use super::{Needs, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "swap-vs-fault",
+    summary: "exchange the extents of two files whose pages threads load and store",
+    needs: Needs::Xfs,
+    cast,
+};
+
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let (one, two) = setup.pair(Habit::default())?;
+    Ok(solo(move |run| {
+        // The kernel takes the two inodes' locks by address, the roles by argument.
+        let (target, other) = if run.rng().one_in(2) {
+            (&*one, &*two)
+        } else {
+            (&*two, &*one)
+        };
+        run.aim(target);
+        run.aim(other);
+        exchange(run, target, other, target.whole(), |run| {
+            run.apply(Operation::SwapExtents, target, target.whole(), || {
+                match swap(&target.file, &other.file) {
+                    // The temporary file must not have more extents than the target.
+                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                        swap(&other.file, &target.file)
+                    }
+                    done => done,
+                }
+            })
+        })
+    }))
+}
+
+/// Exchanges the data of a range of two files and looks at a page of each.
+pub fn exchange(
+    run: &mut Run,
+    target: &Target,
+    other: &Target,
+    range: PageRange,
+    mut call: impl FnMut(&mut Run) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    // A store changes mtime, which may make the kernel refuse: most exchanges are made with stores
+    // held off.
+    if run.rng().one_in(4) {
+        if let Some(_changes) = run.change_both((target, range), (other, range)) {
+            call(run)?;
+        }
+        return Ok(());
+    }
+    let Some(held) = run.exclude_both((target, range), (other, range)) else {
+        return Ok(());
+    };
+    let page = range.nth(run.rng().below(range.count()));
+    let words = (
+        run.peek(target, page, Cell::Head),
+        run.peek(other, page, Cell::Head),
+    );
+    let changes = (held.0.change(), held.1.change());
+    let done = call(run)?;
+    drop(changes);
+    if done && let (Some(of_target), Some(of_other)) = words {
+        run.look(target, page, Cell::Head, of_other)?;
+        run.look(other, page, Cell::Head, of_target)?;
+    }
+    Ok(())
+}
