@@ -220,7 +220,11 @@ fn leave(args: &impl Args) -> Option<()> {
             c: 0,
             size: if inode != 0 { sized(inode) } else { 0 },
             flags: 0,
-            stack: if leaks { stack(args) } else { -1 },
+            stack: if leaks || frozen(&SPEC.flags) & SPEC_STACK != 0 {
+                stack(args)
+            } else {
+                -1
+            },
         },
     );
     None

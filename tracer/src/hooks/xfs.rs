@@ -145,7 +145,8 @@ pub const TABLE: Filesystem = Filesystem {
             exit("xfs_reflink_allocate_cow"),
             Effect::Leave(Entry::CopyOnWrite),
             "xfs/cow-end",
-        ),
+        )
+        .stacks(Stacks::Always, None),
         // xfs_bmapi_read(ip, bno, len, mval, nmap, flags)
         Hook::new(
             entry("xfs_bmapi_read"),

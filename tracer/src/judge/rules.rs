@@ -343,10 +343,7 @@ impl Observed {
             Self::Pinned => "a pinned page, and no other look after it".to_owned(),
             Self::NotDrained => "none".to_owned(),
             Self::NotZeroed => "not zeroed".to_owned(),
-            Self::NotReread => {
-                "released and retaken, and the mapping, changed meanwhile, not read again"
-                    .to_owned()
-            }
+            Self::NotReread => "retaken; the change not read".to_owned(),
             Self::Outlived => "installed after the teardown, never torn down".to_owned(),
             Self::TwoOwners => "mapped writable by one file and by another".to_owned(),
         }
