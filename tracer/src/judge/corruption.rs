@@ -276,7 +276,7 @@ impl Summary<'_> {
                 })
                 .collect(),
             expected: Expected {
-                class: "data",
+                class: "-",
                 mode: None,
             },
             observed: mark.wrong.clone(),
@@ -298,5 +298,136 @@ impl Summary<'_> {
     /// The latest owner of a thread id.
     fn task(&self, tid: Tid) -> Option<&meta::Task> {
         self.judge.names.tasks.get(&tid.0)?.last()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        judge::window::{Danger, ScopeId},
+        trace::meta::Origin,
+        units::{Device, Ino, InodeAddress},
+    };
+
+    const DEVICE: Device = Device(7);
+
+    fn file(ino: u64) -> meta::Inode {
+        meta::Inode {
+            since: Nanos(0),
+            address: InodeAddress(ino),
+            ino: Ino(ino),
+            generation: 1,
+            device: DEVICE,
+            block_bits: 12,
+            dax: true,
+            path: "a".to_owned(),
+        }
+    }
+
+    fn corruption(at: u64, ino: u64, offset: u64, origin: Option<Origin>) -> Mark {
+        Mark::Corruption(CorruptionMark {
+            at: Nanos(at),
+            tid: Tid(1),
+            device: DEVICE,
+            ino: Ino(ino),
+            path: "/mnt/a".to_owned(),
+            offset,
+            length: 4096,
+            wrong: "stale data".to_owned(),
+            story: "story".to_owned(),
+            origin,
+            known: None,
+        })
+    }
+
+    fn window(from: u64, start: u64) -> Window {
+        Window {
+            scope: ScopeId(from),
+            task: TaskId::default(),
+            filesystem: FilesystemKind::Xfs,
+            operation: Operation::PunchHole,
+            from: Nanos(from),
+            to: Some(Nanos(from + 10)),
+            danger: Some(Danger {
+                from: Nanos(from),
+                range: ByteRange::new(start, 8192),
+            }),
+            lock: None,
+            stack: None,
+            breaches: Vec::new(),
+            exposures: Vec::new(),
+        }
+    }
+
+    fn told(from: u64, operation: &str, errno: i32) -> Mark {
+        Mark::Operation(OperationMark {
+            from: Nanos(from),
+            to: Nanos(from + 10),
+            tid: Tid(2),
+            device: DEVICE,
+            ino: Ino(131),
+            operation: operation.to_owned(),
+            offset: 0,
+            length: 1 << 20,
+            errno,
+        })
+    }
+
+    fn joined(corruptions: &Corruptions) -> Option<u64> {
+        corruptions.seen[0].cause.map(|cause| cause.from.0)
+    }
+
+    #[test]
+    fn the_last_window_before_on_the_block_is_the_cause() {
+        let mut corruptions = Corruptions::default();
+        corruptions.mark(&corruption(1000, 131, 4096, None));
+        for (ino, from, start) in [
+            (131, 300, 4096),
+            (131, 500, 0),
+            // Before, after, beside, and another file's.
+            (131, 400, 4096),
+            (131, 1001, 4096),
+            (131, 700, 8192),
+            (132, 800, 4096),
+        ] {
+            corruptions.window(&file(ino), InodeIndex(0), &window(from, start));
+        }
+        assert_eq!(joined(&corruptions), Some(500));
+    }
+
+    #[test]
+    fn a_window_on_the_block_that_the_data_belongs_to_explains_it_too() {
+        let mut corruptions = Corruptions::default();
+        let origin = Origin {
+            ino: Ino(132),
+            offset: 1 << 20,
+        };
+        corruptions.mark(&corruption(1000, 131, 4096, Some(origin)));
+        corruptions.window(&file(132), InodeIndex(1), &window(600, 4096));
+        assert_eq!(joined(&corruptions), None, "another block of that file");
+        corruptions.window(&file(132), InodeIndex(1), &window(600, 1 << 20));
+        assert_eq!(joined(&corruptions), Some(600));
+    }
+
+    #[test]
+    fn what_the_workload_tells_counts_where_no_window_was_seen() {
+        let mut corruptions = Corruptions::default();
+        for mark in [
+            corruption(1000, 131, 4096, None),
+            told(400, "fallocate/PUNCH_HOLE", 0),
+            told(600, "write", 0),
+            told(700, "FICLONERANGE", libc::EINVAL),
+            told(800, "what nobody knows", 0),
+            told(1200, "fallocate/ZERO_RANGE", 0),
+        ] {
+            corruptions.mark(&mark);
+        }
+        let operation = |dax| {
+            let (mark, operation) = corruptions.told(&corruptions.seen[0], dax).unwrap();
+            (mark.from.0, operation)
+        };
+        assert_eq!(operation(true), (600, Operation::DaxWrite));
+        assert_eq!(operation(false), (600, Operation::BufferedWrite));
     }
 }
