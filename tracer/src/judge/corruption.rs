@@ -281,7 +281,7 @@ impl Summary<'_> {
             },
             observed: mark.wrong.clone(),
             how: Observed::Unheld,
-            target: String::new(),
+            target: "workload".to_owned(),
             tasks: std::iter::once(reader).chain(actor).collect(),
             stacks: stacks.into_iter().collect(),
             sentence,

@@ -254,7 +254,7 @@ impl Kind {
 
     /// True if it is about what tasks take and wait for, not about the bytes of a file.
     pub fn is_about_order(self) -> bool {
-        self >= Self::LockOrder
+        (Self::LockOrder..=Self::Stall).contains(&self)
     }
 }
 

@@ -194,11 +194,14 @@ fn finding(out: &mut String, number: usize, finding: &Finding) {
         (None, Kind::RecursiveLock) => "taken once",
         (None, _) => "released",
     };
-    let _ = writeln!(
-        out,
-        "    lock      {}: expected {mode}, observed {}",
-        finding.expected.class, finding.observed
-    );
+    let _ = match finding.kind {
+        Kind::Corruption => writeln!(out, "    data      {}", finding.observed),
+        _ => writeln!(
+            out,
+            "    lock      {}: expected {mode}, observed {}",
+            finding.expected.class, finding.observed
+        ),
+    };
     let _ = writeln!(
         out,
         "    seen      {}; this one at {}.{:09} s, by {}",
