@@ -192,23 +192,31 @@ fn finding(out: &mut String, number: usize, finding: &Finding) {
         (None, Kind::LockOrder | Kind::TxnOrder | Kind::FreezeOrder) => "taken before",
         (None, Kind::FreezeMissing) => "held",
         (None, Kind::RecursiveLock) => "taken once",
+        (None, Kind::DioUndrained) => "waited for",
         (None, _) => "released",
     };
-    let _ = match finding.kind {
-        Kind::Corruption => writeln!(out, "    data      {}", finding.observed),
-        _ => writeln!(
-            out,
-            "    lock      {}: expected {mode}, observed {}",
-            finding.expected.class, finding.observed
-        ),
+    match finding.expected.class {
+        "-" => {
+            let _ = writeln!(out, "    found     {}", finding.observed);
+        }
+        class => {
+            let _ = writeln!(
+                out,
+                "    lock      {class}: expected {mode}, observed {}",
+                finding.observed
+            );
+        }
+    }
+    let by = match finding.target.as_str() {
+        "" => String::new(),
+        target => format!(", by {target}"),
     };
     let _ = writeln!(
         out,
-        "    seen      {}; this one at {}.{:09} s, by {}",
+        "    seen      {}; this one at {}.{:09} s{by}",
         plural(finding.count, "time"),
         finding.time_ns.0 / 1_000_000_000,
         finding.time_ns.0 % 1_000_000_000,
-        finding.target
     );
     for task in &finding.tasks {
         let pid = task
