@@ -13,9 +13,13 @@ use tracer::{
     judge::{Report, finding::Finding},
     trace::Trace,
 };
-use workloads::lab::{
-    Cache, CommandJob, CommandOutcome, FilesystemJob, FilesystemKind, Kernel, ModuleOverride,
-    Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, modules, mutations::Mode,
+use workloads::{
+    lab::{
+        Cache, CommandJob, CommandOutcome, Ending, FilesystemJob, FilesystemKind, Kernel,
+        ModuleOverride, Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, modules,
+        mutations::Mode,
+    },
+    scenarios::{Needs, Scenario},
 };
 
 /// Longest that boot, attach and detach take without KVM, on a busy machine.
@@ -71,6 +75,8 @@ pub struct Trial {
     pub name: String,
     /// How the kernel is broken, if it is.
     pub mutation: Option<Mutation<'static>>,
+    /// Filesystem modules that replace the kernel's own.
+    pub overrides: Vec<ModuleOverride>,
     /// What to run.
     pub workloads: Vec<Workload>,
 }
@@ -90,6 +96,54 @@ pub struct Judged {
     pub guest_time: Duration,
 }
 
+/// What went wrong beside the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// A module could not be built.
+    Build,
+    /// The guest did not end of its own accord.
+    Ending(Ending),
+    /// The guest could not be set up, or not be taken down.
+    Guest,
+    /// The guest ran out of memory.
+    Memory,
+    /// The guest's kernel complained.
+    Splat,
+    /// The workload's own check failed: it read wrong data.
+    WrongData,
+    /// The recorder or the workload failed.
+    Command,
+    /// There is no trace, or it cannot be read.
+    Trace,
+    /// It was not even tried.
+    Untried,
+}
+
+/// One thing that went wrong, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Of which sort.
+    pub trouble: Trouble,
+    /// In words.
+    pub text: String,
+}
+
+impl Complaint {
+    /// Of a sort, in these words.
+    pub fn new(trouble: Trouble, text: impl Into<String>) -> Self {
+        Self {
+            trouble,
+            text: text.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Complaint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// What came of a trial.
 #[derive(Debug)]
 pub struct TrialOutcome {
@@ -97,9 +151,8 @@ pub struct TrialOutcome {
     pub trial: Trial,
     /// Every workload's verdict, of those that left a trace.
     pub judged: Vec<Judged>,
-    /// What went wrong beside the verdicts: with the build, the VM, the guest's kernel, or a
-    /// workload, whose own check may have failed.
-    pub trouble: Vec<String>,
+    /// What went wrong beside the verdicts.
+    pub trouble: Vec<Complaint>,
 }
 
 /// Where trials run.
@@ -132,6 +185,7 @@ impl Trial {
         Self {
             name: "stock".to_owned(),
             mutation: None,
+            overrides: Vec::new(),
             workloads: vec![
                 workload(FilesystemKind::Xfs),
                 workload(FilesystemKind::Ext4),
@@ -152,6 +206,7 @@ impl Trial {
         Self {
             name: mutation.name.to_owned(),
             mutation: Some(mutation),
+            overrides: Vec::new(),
             workloads: vec![workload],
         }
     }
@@ -164,7 +219,7 @@ impl Trial {
         let mut outcomes = run_all(vec![self], site, progress)?;
         let outcome = outcomes.pop().context("no outcome")?;
         if outcome.judged.len() < outcome.trial.workloads.len() {
-            bail!("{}: {}", outcome.trial.name, outcome.trouble.join("; "));
+            bail!("{}: {}", outcome.trial.name, outcome.told());
         }
         Ok(outcome)
     }
@@ -200,7 +255,9 @@ pub fn run_all(
                 spec,
                 spoiled: false,
             })),
-            Err(error) => outcome.trouble.push(format!("{error:#}")),
+            Err(error) => outcome
+                .trouble
+                .push(Complaint::new(Trouble::Build, format!("{error:#}"))),
         }
     }
     for boot in 1.. {
@@ -259,30 +316,39 @@ fn settle(
         };
         let outcome = &mut outcomes[turn.trial];
         let name = &turn.spec.name;
-        outcome.trouble.extend(
+        let mut told = Vec::new();
+        told.extend(
             vm.splats_of(name)
                 .into_iter()
-                .map(|splat| format!("kernel: {splat}")),
+                .map(|splat| Complaint::new(Trouble::Splat, splat)),
         );
-        if died {
-            outcome.trouble.push(death(vm));
+        if vm.ran_out_of_memory(name) {
+            told.push(Complaint::new(
+                Trouble::Memory,
+                "the guest ran out of memory and its kernel killed a process",
+            ));
         }
-        outcome
-            .trouble
-            .extend(round.and_then(|round| round.error.clone()));
+        if died {
+            told.push(Complaint::new(Trouble::Ending(vm.ending), death(vm)));
+        }
+        let error = round.and_then(|round| round.error.as_ref());
+        told.extend(error.map(|error| Complaint::new(Trouble::Guest, error)));
         let command = vm
             .outcome
             .iter()
             .flat_map(|answer| &answer.commands)
             .find(|command| command.name == *name);
-        outcome
-            .trouble
-            .extend(command.and_then(|command| complaint(vm, command)));
+        told.extend(command.and_then(|command| complaint(vm, command)));
         let trace = vm.result_dir.join(format!("{name}.flt"));
         if !trace.exists() {
-            outcome.trouble.push(format!("{name} left no trace"));
+            told.push(Complaint::new(
+                Trouble::Trace,
+                format!("{name} left no trace"),
+            ));
+            outcome.trouble.extend(told);
             continue;
         }
+        outcome.trouble.extend(told);
         match Trace::open(&trace) {
             Ok(opened) => {
                 let report = analyze(&opened);
@@ -303,9 +369,10 @@ fn settle(
                         .unwrap_or_default(),
                 });
             }
-            Err(error) => outcome
-                .trouble
-                .push(format!("{}: {error}", trace.display())),
+            Err(error) => outcome.trouble.push(Complaint::new(
+                Trouble::Trace,
+                format!("{}: {error}", trace.display()),
+            )),
         }
     }
     Ok(())
@@ -328,24 +395,43 @@ fn death(vm: &VmOutcome) -> String {
 }
 
 /// What a command that failed had to say.
-fn complaint(vm: &VmOutcome, command: &CommandOutcome) -> Option<String> {
+fn complaint(vm: &VmOutcome, command: &CommandOutcome) -> Option<Complaint> {
     if command.succeeded() {
         return None;
     }
     if let Some(error) = &command.error {
-        return Some(error.clone());
+        return Some(Complaint::new(Trouble::Command, error));
     }
-    let file = vm.result_dir.join(format!("{}.stderr", command.name));
-    let stderr = fs::read_to_string(file).unwrap_or_default();
+    let read = |stream: &str| {
+        let file = vm.result_dir.join(format!("{}.{stream}", command.name));
+        fs::read_to_string(file).unwrap_or_default()
+    };
+    let stderr = read("stderr");
     let last = stderr.lines().last().unwrap_or("no message");
-    Some(format!(
-        "{} ended with {}: {last}",
-        command.name,
-        command
-            .status
-            .map_or("a signal".to_owned(), |status| format!("status {status}"))
+    if last.ends_with(WORKLOAD_SAW_WRONG_DATA) {
+        let out = read("stdout");
+        let seen: Vec<&str> = out
+            .lines()
+            .skip_while(|line| !line.trim_end().ends_with("violations"))
+            .map(str::trim)
+            .take(4)
+            .collect();
+        return Some(Complaint::new(
+            Trouble::WrongData,
+            format!("the workload read wrong data: {}", seen.join("; ")),
+        ));
+    }
+    let status = command
+        .status
+        .map_or("a signal".to_owned(), |status| format!("status {status}"));
+    Some(Complaint::new(
+        Trouble::Command,
+        format!("{} ended with {status}: {last}", command.name),
     ))
 }
+
+/// How the recorder tells that `faultline work` ended with its status for violations.
+const WORKLOAD_SAW_WRONG_DATA: &str = "exit status: 1";
 
 impl Trial {
     /// A round for each workload; builds the broken module.
@@ -354,7 +440,7 @@ impl Trial {
         site: Site<'_>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<(Workload, RoundSpec)>> {
-        let mut overrides = Vec::new();
+        let mut overrides = self.overrides.clone();
         if let Some(mutation) = &self.mutation {
             overrides.push(ModuleOverride {
                 name: mutation.filesystem.module().to_owned(),
@@ -445,6 +531,12 @@ impl Workload {
 }
 
 impl TrialOutcome {
+    /// All that went wrong beside the verdicts, in one line.
+    pub fn told(&self) -> String {
+        let words: Vec<&str> = self.trouble.iter().map(|one| one.text.as_str()).collect();
+        words.join("; ")
+    }
+
     /// From the start of the recording in which a finding was made to the moment of it.
     pub fn found_after(&self, wanted: &Finding) -> Duration {
         self.judged
@@ -469,6 +561,22 @@ impl TrialOutcome {
                 })
             })
     }
+}
+
+/// Whether a scenario can do its work on a filesystem made and mounted so.
+pub fn runs_on(
+    scenario: &Scenario,
+    filesystem: FilesystemKind,
+    dax: bool,
+    mkfs: Option<&str>,
+) -> bool {
+    let made_with = |feature| mkfs.is_some_and(|mkfs| mkfs.contains(feature));
+    scenario.needs.met(filesystem.module(), dax)
+        && match scenario.needs {
+            Needs::Reflink => made_with("reflink=1"),
+            Needs::Exchange => made_with("exchange=1"),
+            _ => true,
+        }
 }
 
 /// Removes what an earlier run left in a directory of results.

@@ -5,6 +5,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use workloads::lab::FilesystemKind;
 
+use crate::ci::{
+    matrix::{Shard, Suite},
+    subject::Subject,
+};
+
 /// Are page faults locked out while extents move? Watches XFS and ext4 on persistent memory, judges
 /// recorded traces, and tries patched kernels in a VM.
 #[derive(Debug, Parser)]
@@ -46,6 +51,11 @@ pub enum Command {
     /// Break the kernel in every way known and see what is noticed. Exit status: 0 all of it, and
     /// nothing on the stock kernel; 1 not so; 2 failed
     Selftest(Selftest),
+    /// Test a filesystem patch, module, or kernel in the VM, against another if there is one. Exit
+    /// status: 0 nothing new is wrong; 1 something is; 2 it could not be judged
+    Ci(Ci),
+    /// Put the results of `ci --shard` together. Exit status: as `ci`
+    Merge(Merge),
     /// Print recorder, decoder and analysis figures of this machine
     Bench(Bench),
     /// Print the completions of a shell
@@ -385,6 +395,62 @@ pub struct Selftest {
     pub format: TableFormat,
 }
 
+/// Arguments of `ci`.
+#[derive(Debug, Args)]
+pub struct Ci {
+    /// What to test: a patch to fs/xfs or fs/ext4, the source of one of them, a built kernel tree,
+    /// image:IMAGE,MODULES, installed:RELEASE, or a series or release of Debian's (6.12, 7, 6.12.95)
+    #[arg(value_name = "SUBJECT")]
+    pub subject: Subject,
+    /// Compare with this: only what is new counts
+    #[arg(long, value_name = "SUBJECT")]
+    pub baseline: Option<Subject>,
+    /// Packaged kernel that a patch or a module is for; default: 6.12
+    #[arg(long, value_name = "SERIES")]
+    pub kernel: Option<String>,
+    /// How thorough; default: smoke
+    #[arg(long, value_enum)]
+    pub suite: Option<Suite>,
+    /// Only this filesystem
+    #[arg(long, value_name = "xfs|ext4", value_parser = filesystem)]
+    pub filesystem: Vec<FilesystemKind>,
+    /// Only this scenario; `faultline work list` has them
+    #[arg(long, value_name = "NAME")]
+    pub scenario: Vec<String>,
+    /// Run each workload for this long instead of the suite's time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// Percentage of the pairs of an operation and a kind of fault that must have met
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub min_coverage: Option<u8>,
+    /// Run only this part of the matrix, e.g. 2/4
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+    /// Go on where an earlier run into the same directory was stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Read this instead of faultline.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where results go: junit.xml, faultline.sarif, summary.md, summary.json, traces; emptied first
+    #[arg(short, long, value_name = "DIR", default_value = "faultline-ci")]
+    pub output: PathBuf,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+pub struct Merge {
+    /// Directories that `ci --shard` wrote
+    #[arg(value_name = "DIR", required = true)]
+    pub parts: Vec<PathBuf>,
+    /// Where the results go
+    #[arg(short, long, value_name = "DIR", default_value = "faultline-ci")]
+    pub output: PathBuf,
+    /// Percentage of the pairs of an operation and a kind of fault that must have met
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    pub min_coverage: u8,
+}
+
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
@@ -465,6 +531,11 @@ pub struct BenchLoop {
     /// Faults
     #[arg(long)]
     pub faults: u64,
+}
+
+/// `xfs` or `ext4`.
+fn filesystem(text: &str) -> Result<FilesystemKind, String> {
+    FilesystemKind::parse(text).ok_or_else(|| format!("{text} is neither xfs nor ext4"))
 }
 
 /// `xfs=-m reflink=1`.

@@ -1,6 +1,7 @@
 //! Every face of Faultline.
 
 pub mod campaign;
+pub mod ci;
 pub mod cli;
 mod commands;
 pub mod diff;

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use dashboards::campaign::{Extent, Site, Trial, TrialOutcome};
+use dashboards::campaign::{Extent, Site, Trial, TrialOutcome, run_all};
 use tracer::{analyze::analyze, judge::Verdict, trace::Trace};
 use workloads::lab::{Cache, Kernel, KernelSeries, mutations};
 
@@ -79,62 +79,60 @@ fn a_stock_kernel_is_clean_and_the_run_was_worth_it() {
     assert!(events >= 1_000_000, "{events} events prove too little");
 }
 
-fn finds(name: &str) {
+/// One broken module for each kind that a few seconds suffice for, all in one boot.
+#[test]
+fn finds_what_is_broken_and_nothing_else() {
+    const BROKEN: [&str; 7] = [
+        "xfs-punch-unlocked",
+        "ext4-mkwrite-unlocked",
+        "xfs-truncate-shared",
+        "xfs-swapext-one-inode",
+        "ext4-collapse-flush-unlocked",
+        "xfs-insert-lock-cycled",
+        "xfs-read-fault-unlocked",
+    ];
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
-    let mutation = mutations::find(name).unwrap();
-    let outcome = run(
-        Trial::broken(mutation, Extent::Time(Duration::from_secs(12))),
-        directory.path(),
-    );
-    for judged in &outcome.judged {
-        eprintln!("{}", tracer::judge::text::render(&judged.report));
-    }
-    let (expected, unexpected) = outcome.sorted();
-    assert!(unexpected.is_empty(), "{unexpected:?}");
-    let [finding] = expected[..] else {
-        panic!("{} findings of the kind", expected.len())
+    let cache = Cache::open().unwrap();
+    let mut say = |step| eprintln!("{step:?}");
+    let kernel = Kernel::obtain(&cache, &KernelSeries(SERIES.to_owned()), &mut say).unwrap();
+    let site = Site {
+        binary: Path::new(BINARY),
+        cache: &cache,
+        kernel: &kernel,
+        directory: directory.path(),
     };
-    assert_eq!(
-        finding.expected.class,
-        outcome.trial.mutation.as_ref().unwrap().expect.lock
-    );
-    assert_eq!(finding.stacks.len(), 2, "both sides: {:?}", finding.stacks);
-    for stack in &finding.stacks {
-        assert!(
-            stack
-                .frames
-                .iter()
-                .any(|frame| frame.contains("[xfs]") || frame.contains("[ext4]"))
+    let extent = Extent::Time(Duration::from_secs(5));
+    let trials = BROKEN
+        .map(|name| Trial::broken(mutations::find(name).unwrap(), extent))
+        .into();
+    let outcomes = run_all(trials, site, &mut say).unwrap();
+    assert_eq!(outcomes.len(), BROKEN.len());
+    for outcome in &outcomes {
+        let name = &outcome.trial.name;
+        for judged in &outcome.judged {
+            eprintln!("{name}\n{}", tracer::judge::text::render(&judged.report));
+        }
+        let (expected, unexpected) = outcome.sorted();
+        assert!(unexpected.is_empty(), "{name}: {unexpected:?}");
+        let [finding] = expected[..] else {
+            panic!("{name}: {} findings; {}", expected.len(), outcome.told())
+        };
+        assert_eq!(
+            finding.expected.class,
+            outcome.trial.mutation.as_ref().unwrap().expect.lock
         );
-        assert!(
-            stack.frames.iter().any(
-                |frame| frame.contains("entry_SYSCALL") || frame.contains("asm_exc_page_fault")
-            )
-        );
+        assert_eq!(finding.stacks.len(), 2, "{name}: {:?}", finding.stacks);
+        for stack in &finding.stacks {
+            let has = |word: &str| stack.frames.iter().any(|frame| frame.contains(word));
+            assert!(has("[xfs]") || has("[ext4]"), "{name}: {stack:?}");
+            assert!(
+                has("entry_SYSCALL") || has("asm_exc_page_fault"),
+                "{name}: {stack:?}"
+            );
+        }
+        assert!(!finding.path.is_empty() && finding.range.length > 0);
     }
-    assert!(!finding.path.is_empty() && finding.range.length > 0);
-    let seconds: f64 = outcome
-        .judged
-        .iter()
-        .map(|judged| judged.guest_time.as_secs_f64())
-        .sum();
-    assert!(seconds <= 60.0, "{seconds} s of guest time");
-}
-
-#[test]
-fn finds_a_punch_without_the_lock() {
-    finds("xfs-punch-unlocked");
-}
-
-#[test]
-fn finds_a_page_mkwrite_without_the_lock() {
-    finds("ext4-mkwrite-unlocked");
-}
-
-#[test]
-fn finds_a_truncate_in_shared_mode() {
-    finds("xfs-truncate-shared");
 }
 
 fn vm(result: &Path, script: &str) -> Output {

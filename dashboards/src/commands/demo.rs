@@ -106,7 +106,7 @@ fn print(outcome: &TrialOutcome) {
         } else {
             "trouble in the VM"
         };
-        println!("{whose}: {}\n", outcome.trouble.join("; "));
+        println!("{whose}: {}\n", outcome.told());
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod bench;
+mod ci;
 mod confirm;
 mod demo;
 mod diff;
@@ -41,6 +42,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Completions(arguments) => pages::completions(&arguments),
         Command::Man(arguments) => pages::man(&arguments),
         Command::Selftest(arguments) => selftest::run(&arguments),
+        Command::Ci(arguments) => ci::run(&arguments),
+        Command::Merge(arguments) => ci::merge(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }

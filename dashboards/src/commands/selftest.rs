@@ -12,11 +12,11 @@ use serde::Serialize;
 use tracer::judge::{Verdict, finding::Finding};
 use workloads::{
     lab::{Cache, FilesystemKind, Kernel, KernelSeries, Mutation, host, modules, mutations},
-    scenarios::{self, Needs, SCENARIOS},
+    scenarios::{self, SCENARIOS},
 };
 
 use crate::{
-    campaign::{self, Extent, Site, Trial, TrialOutcome, Workload, own_binary},
+    campaign::{self, Complaint, Extent, Site, Trial, TrialOutcome, Trouble, Workload, own_binary},
     cli::{Selftest, TableFormat},
     progress::{self, Line},
 };
@@ -136,7 +136,7 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
             Err(error) => unknown.push(TrialOutcome {
                 trial: Trial::broken(mutation, extent),
                 judged: Vec::new(),
-                trouble: vec![error.to_string()],
+                trouble: vec![Complaint::new(Trouble::Untried, error.to_string())],
             }),
         }
     }
@@ -219,15 +219,7 @@ fn stock(fast: bool, extent: Extent) -> Trial {
         .flat_map(|(filesystem, dax, mkfs)| {
             SCENARIOS
                 .iter()
-                .filter(move |scenario| {
-                    let made_with = |feature| mkfs.is_some_and(|mkfs| mkfs.contains(feature));
-                    scenario.needs.met(filesystem.module(), dax)
-                        && match scenario.needs {
-                            Needs::Reflink => made_with("reflink=1"),
-                            Needs::Exchange => made_with("exchange=1"),
-                            _ => true,
-                        }
-                })
+                .filter(move |scenario| campaign::runs_on(scenario, filesystem, dax, mkfs))
                 .map(move |scenario| Workload {
                     filesystem,
                     dax,
@@ -241,6 +233,7 @@ fn stock(fast: bool, extent: Extent) -> Trial {
     Trial {
         name: STOCK.to_owned(),
         mutation: None,
+        overrides: Vec::new(),
         workloads,
     }
 }
@@ -426,9 +419,13 @@ impl Row {
                 seconds: outcome.found_after(finding).as_secs_f64(),
             }),
             other: other.into_iter().map(told).collect(),
-            trouble: outcome.trouble.clone(),
+            trouble: told_of(outcome),
         })
     }
+}
+
+fn told_of(outcome: &TrialOutcome) -> Vec<String> {
+    outcome.trouble.iter().map(ToString::to_string).collect()
 }
 
 fn strongest<'a>(findings: &[&'a Finding]) -> Option<&'a Finding> {
@@ -456,7 +453,37 @@ fn stock_rows(outcome: &TrialOutcome) -> Vec<StockRow> {
         .collect();
     // What left no trace is told with the last that did.
     if let Some(last) = rows.last_mut() {
-        last.trouble.clone_from(&outcome.trouble);
+        last.trouble = told_of(outcome);
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use workloads::lab::mutations::Mode;
+
+    #[test]
+    fn every_mutation_has_a_workload_that_can_meet_it() {
+        for mutation in mutations::all().unwrap() {
+            let scenario = scenarios::find(mutation.scenario).unwrap();
+            assert!(
+                campaign::runs_on(
+                    scenario,
+                    mutation.filesystem,
+                    mutation.mode == Mode::Dax,
+                    mutation.mkfs
+                ),
+                "{}",
+                mutation.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_run_in_haste_exists() {
+        for name in FAST.iter().filter(|name| **name != STOCK) {
+            mutations::find(name).unwrap();
+        }
+    }
 }

@@ -12,7 +12,6 @@ use crate::{
         operations::{Destroys, FaultKind, Operation},
         order::{Account, FreezeSeen},
         ranges::ByteRanges,
-        resample::TakenMapping,
         rules::{Kind, Observed},
         window::{Danger, FindingIndex, ScopeId},
     },
@@ -330,8 +329,6 @@ pub struct Task {
     pub account: Account,
     /// What became of blocks that it allocates.
     pub fresh: FreshBlocks,
-    /// The mapping that it uses.
-    pub sample: Option<TakenMapping>,
 }
 
 impl Task {
@@ -344,7 +341,6 @@ impl Task {
             locks: LockSet::default(),
             account: Account::default(),
             fresh: FreshBlocks::default(),
-            sample: None,
         }
     }
 

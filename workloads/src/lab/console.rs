@@ -63,6 +63,16 @@ pub fn classify(line: &str) -> Line {
     Line::Other(clean)
 }
 
+/// Whether the kernel killed a process for want of memory (mm/oom_kill.c).
+pub fn ran_out_of_memory(text: &str) -> bool {
+    text.lines().any(|line| {
+        message_of(&clean(line)).is_some_and(|message| {
+            message.starts_with("Out of memory: Killed process")
+                || message.starts_with("Out of memory and no killable processes")
+        })
+    })
+}
+
 /// Whether a line is the kernel's last word.
 pub fn is_panic(line: &str) -> bool {
     message_of(line).is_some_and(|message| message.starts_with("Kernel panic - not syncing"))

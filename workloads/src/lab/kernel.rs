@@ -76,9 +76,10 @@ impl Kernel {
     /// A kernel of one's own: the image, and the tree that `make modules_install` filled.
     ///
     /// # Errors
-    /// One of the paths does not exist, or the modules directory has no name.
+    /// Image or modules do not exist, or the modules directory has no name. A configuration that
+    /// does not exist is one that cannot be looked at.
     pub fn from_paths(vmlinuz: &Path, modules_dir: &Path, config: &Path) -> Result<Self> {
-        for path in [vmlinuz, modules_dir, config] {
+        for path in [vmlinuz, modules_dir] {
             if !path.exists() {
                 bail!("{} does not exist", path.display());
             }

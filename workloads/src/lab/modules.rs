@@ -65,16 +65,85 @@ pub fn build(
     Ok(item.join(format!("{name}.ko")))
 }
 
+/// Builds a filesystem module from somebody's own source of it, `fs/xfs` of a tree, or takes it
+/// from the cache. Returns the path of the stripped object.
+///
+/// # Errors
+/// As [`build`]; and the source is for another kernel and does not compile with its headers.
+pub fn build_source(
+    cache: &Cache,
+    kernel: &Kernel,
+    filesystem: FilesystemKind,
+    source: &Path,
+    progress: &mut ProgressFn,
+) -> Result<PathBuf> {
+    let name = filesystem.module();
+    let mut hash = Sha256::new();
+    hash_tree(source, source, &mut hash)
+        .with_context(|| format!("cannot read {}", source.display()))?;
+    let key = short(&hash.finalize());
+    let item = cache.item(
+        &format!("modules/{}_{name}_source-{key}", kernel.version),
+        |staging| {
+            let headers = headers(cache, kernel, progress)?;
+            require_tools(&headers)?;
+            progress(Progress::BuildingModule(format!(
+                "{name} for {}, from {}",
+                kernel.release,
+                source.display()
+            )));
+            let tree = staging.dir.join("tree");
+            fs::create_dir_all(tree.join("fs"))?;
+            copy_tree(source, &tree.join(source_dir(filesystem)))?;
+            make(&headers, &tree, filesystem, &staging.dir.join("build.log"))?;
+            let object = staging.dir.join(format!("{name}.ko"));
+            strip(
+                &tree.join(source_dir(filesystem)).join(format!("{name}.ko")),
+                &object,
+            )?;
+            fs::remove_dir_all(&tree).context("cannot remove the build tree")
+        },
+    )?;
+    Ok(item.join(format!("{name}.ko")))
+}
+
+/// Names and contents of the sources below a directory, in a fixed order; objects that lie about
+/// say nothing.
+fn hash_tree(root: &Path, directory: &Path, hash: &mut Sha256) -> Result<()> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            hash_tree(root, &path, hash)?;
+            continue;
+        }
+        let source = path
+            .extension()
+            .is_some_and(|extension| extension == "c" || extension == "h")
+            || path.file_name().is_some_and(|name| name == "Makefile");
+        if source {
+            hash.update(path.strip_prefix(root)?.as_os_str().as_encoded_bytes());
+            hash.update(fs::read(&path)?);
+        }
+    }
+    Ok(())
+}
+
+fn short(hash: &[u8]) -> String {
+    hash.iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
 fn source_dir(filesystem: FilesystemKind) -> String {
     format!("fs/{}", filesystem.module())
 }
 
 fn digest(patch: &str) -> String {
-    let hash = Sha256::digest(patch.as_bytes());
-    hash.iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    short(&Sha256::digest(patch.as_bytes()))
 }
 
 /// Unpacks headers and kbuild; returns the directory `make -C` wants.

@@ -26,7 +26,7 @@ const CONSOLE_NAME: &str = "console.log";
 const LOST_BREAKPOINT: &str = "Oops: int3";
 
 /// A console that printed this much says nothing more; with it the disk would fill up.
-const CONSOLE_LIMIT: usize = 64 << 20;
+const CONSOLE_LIMIT: usize = 8 << 20;
 /// Longest piece of the console that is looked at as a line.
 const LINE_LIMIT: u64 = 16 << 10;
 /// Lines that may wait to be looked at; then the guest's console blocks.
@@ -97,11 +97,20 @@ impl VmOutcome {
     /// The kernel's complaints during one round: from its own log, or from the console if
     /// the guest died in it.
     pub fn splats_of(&self, round: &str) -> Vec<String> {
+        console::splats(&self.log_of(round))
+    }
+
+    /// Whether the kernel killed a process for want of memory during one round.
+    pub fn ran_out_of_memory(&self, round: &str) -> bool {
+        console::ran_out_of_memory(&self.log_of(round))
+    }
+
+    fn log_of(&self, round: &str) -> String {
         let log = fs::read(self.result_dir.join(round_log(round))).unwrap_or_else(|_| {
             let console = fs::read(&self.console).unwrap_or_default();
             console::part_of(&console, round).to_vec()
         });
-        console::splats(&String::from_utf8_lossy(&log))
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// Why the run says nothing about the guest, if it was the emulator that ended it.

@@ -1,0 +1,327 @@
+//! One workload on one kernel, and how it went: what is kept on disk, merged and told.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tracer::judge::Verdict;
+
+use crate::campaign::{TrialOutcome, Trouble, Workload};
+
+/// Name and version of a cell's file.
+pub const SCHEMA: &str = "faultline.ci.cell/1";
+
+/// Which kernel of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The one under test.
+    Candidate,
+    /// The one it is compared with.
+    Baseline,
+}
+
+impl Side {
+    /// The name in file names and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Candidate => "candidate",
+            Self::Baseline => "baseline",
+        }
+    }
+}
+
+/// What a cell amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Everything was seen, and nothing was wrong.
+    Clean,
+    /// Something was wrong.
+    Findings,
+    /// Nothing wrong was seen, but not everything was seen.
+    Inconclusive,
+    /// It could not be run or not to its end.
+    Failed,
+}
+
+impl Status {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Findings => "findings",
+            Self::Inconclusive => "inconclusive",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A finding of the judge, of the guest's console or of the workload's own check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Kind: of a rule, `kernel-splat` or `corruption`.
+    pub kind: String,
+    /// `predicted`, `observed` or `proven`.
+    pub strength: String,
+    /// Filesystem.
+    pub filesystem: String,
+    /// Operation; empty if it belongs to none.
+    pub operation: String,
+    /// Lock that was to be held; empty if the finding is about none.
+    pub lock: String,
+    /// The hook that saw the act; empty if none did.
+    pub target: String,
+    /// What to tell a maintainer.
+    pub sentence: String,
+    /// All that the report says of it.
+    pub report: Value,
+}
+
+impl Found {
+    /// What makes it the same as one of another run (docs/report.md, "A finding is new").
+    pub fn key(&self) -> [&str; 5] {
+        [
+            &self.kind,
+            &self.filesystem,
+            &self.operation,
+            &self.lock,
+            &self.target,
+        ]
+    }
+}
+
+/// One pair of an operation and a kind of fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// Filesystem.
+    pub filesystem: String,
+    /// Operation that opened windows.
+    pub operation: String,
+    /// Kind of fault.
+    pub fault: String,
+    /// Windows opened.
+    pub windows: u64,
+    /// Faults in flight while one was open.
+    pub met: u64,
+    /// Of those, faults that the lock held off.
+    pub held_off: u64,
+}
+
+/// How a cell went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Which kernel of the two.
+    pub side: Side,
+    /// The workload's name.
+    pub name: String,
+    /// What was tested, as it was given.
+    pub subject: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// What it amounts to.
+    pub status: Status,
+    /// Why, if it is neither clean nor findings.
+    pub reasons: Vec<String>,
+    /// What was wrong.
+    pub findings: Vec<Found>,
+    /// What is known to be wrong with this kernel.
+    pub annotated: usize,
+    /// Events judged.
+    pub events: u64,
+    /// Events lost.
+    pub lost: u64,
+    /// Which windows met which faults.
+    pub coverage: Vec<Pair>,
+    /// Seconds in the guest.
+    pub seconds: f64,
+    /// The trace, if there is one.
+    pub trace: Option<PathBuf>,
+}
+
+impl Cell {
+    /// From what a campaign's trial with this one workload came to.
+    pub fn new(
+        side: Side,
+        subject: &str,
+        kernel: &str,
+        accelerator: &str,
+        workload: &Workload,
+        outcome: &TrialOutcome,
+    ) -> Self {
+        let mut cell = Self {
+            schema: SCHEMA.to_owned(),
+            side,
+            name: workload.name(),
+            subject: subject.to_owned(),
+            kernel: kernel.to_owned(),
+            accelerator: accelerator.to_owned(),
+            status: Status::Failed,
+            reasons: Vec::new(),
+            findings: Vec::new(),
+            annotated: 0,
+            events: 0,
+            lost: 0,
+            coverage: Vec::new(),
+            seconds: 0.0,
+            trace: None,
+        };
+        let mut verdict = None;
+        if let Some(judged) = outcome.judged.first() {
+            let report = &judged.report;
+            verdict = Some(report.verdict);
+            cell.reasons.extend(report.reasons.iter().cloned());
+            cell.findings
+                .extend(report.findings.iter().map(|finding| Found {
+                    kind: finding.kind.name().to_owned(),
+                    strength: finding.strength.name().to_owned(),
+                    filesystem: finding.filesystem.name().to_owned(),
+                    operation: finding.operation.name().to_owned(),
+                    lock: finding.expected.class.to_owned(),
+                    target: finding.target.clone(),
+                    sentence: finding.sentence.clone(),
+                    report: serde_json::to_value(finding).unwrap_or_default(),
+                }));
+            cell.annotated = report.annotated.len();
+            cell.events = report.events;
+            cell.lost = report.lost;
+            cell.coverage = report
+                .coverage
+                .iter()
+                .filter_map(|row| serde_json::to_value(row).ok())
+                .filter_map(|row| serde_json::from_value(row).ok())
+                .collect();
+            cell.seconds = judged.guest_time.as_secs_f64();
+            cell.trace = Some(judged.trace.clone());
+        }
+        let mut failed = false;
+        for complaint in &outcome.trouble {
+            let filesystem = workload.filesystem.module();
+            match complaint.trouble {
+                Trouble::Splat => cell.findings.push(splat(filesystem, &complaint.text)),
+                Trouble::WrongData => {
+                    cell.findings
+                        .push(plain("corruption", filesystem, "", &complaint.text))
+                }
+                _ => {
+                    failed = true;
+                    cell.reasons.push(complaint.text.clone());
+                }
+            }
+        }
+        cell.status = match (cell.findings.is_empty(), failed, verdict) {
+            (false, ..) => Status::Findings,
+            (true, false, Some(Verdict::Clean)) => Status::Clean,
+            (true, false, Some(_)) => Status::Inconclusive,
+            (true, true, _) | (true, _, None) => Status::Failed,
+        };
+        cell
+    }
+
+    /// Name of its file.
+    pub fn file(side: Side, name: &str) -> String {
+        format!("{}.{name}.json", side.name())
+    }
+
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let path = directory.join(Self::file(self.side, &self.name));
+        let partial = path.with_extension("partial");
+        fs::write(&partial, serde_json::to_vec_pretty(self)?)
+            .and_then(|()| fs::rename(&partial, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads one that was kept.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is no cell of a run", path.display()))
+    }
+}
+
+fn plain(kind: &str, filesystem: &str, target: &str, sentence: &str) -> Found {
+    Found {
+        kind: kind.to_owned(),
+        strength: "proven".to_owned(),
+        filesystem: filesystem.to_owned(),
+        operation: String::new(),
+        lock: String::new(),
+        target: target.to_owned(),
+        sentence: sentence.to_owned(),
+        report: Value::Null,
+    }
+}
+
+/// A complaint of the kernel; two are the same if they say the same but for numbers.
+fn splat(filesystem: &str, text: &str) -> Found {
+    let mut target = String::new();
+    for word in text.split_whitespace() {
+        // Addresses, processors, process ids, offsets.
+        let place = word.split_once('+').map_or(word, |(symbol, _)| symbol);
+        if !place.starts_with(|first: char| first.is_ascii_digit()) && !place.starts_with("0x") {
+            if !target.is_empty() {
+                target.push(' ');
+            }
+            target.push_str(
+                place.trim_end_matches(|last: char| last.is_ascii_digit() || last == ':'),
+            );
+        }
+    }
+    plain("kernel-splat", filesystem, &target, text)
+}
+
+/// The share of operation and fault pairs that ever met, over all cells, in percent.
+pub fn coverage<'a>(cells: impl Iterator<Item = &'a Cell>) -> u8 {
+    let mut pairs: BTreeMap<[&str; 3], bool> = BTreeMap::new();
+    for pair in cells.flat_map(|cell| &cell.coverage) {
+        let key = [
+            pair.filesystem.as_str(),
+            pair.operation.as_str(),
+            pair.fault.as_str(),
+        ];
+        *pairs.entry(key).or_default() |= pair.met > 0;
+    }
+    let met = pairs.values().filter(|met| **met).count();
+    u8::try_from((met * 100).checked_div(pairs.len()).unwrap_or(0)).unwrap_or(100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splats_are_the_same_but_for_numbers() {
+        let one = splat(
+            "xfs",
+            "WARNING: CPU: 1 PID: 88 at fs/dax.c:452 dax_disassociate_entry+0x7a/0xc0",
+        );
+        let two = splat(
+            "xfs",
+            "WARNING: CPU: 0 PID: 120 at fs/dax.c:460 dax_disassociate_entry+0x7b/0xc0",
+        );
+        assert_eq!(one.key(), two.key());
+        let other = splat(
+            "xfs",
+            "WARNING: CPU: 0 PID: 120 at fs/dax.c:460 dax_insert_entry+0x7b/0xc0",
+        );
+        assert_ne!(one.key(), other.key());
+    }
+}

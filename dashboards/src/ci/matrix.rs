@@ -1,0 +1,328 @@
+//! Which workloads on which filesystems: from a suite, `faultline.toml` or flags.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use serde::Deserialize;
+use workloads::{
+    lab::FilesystemKind,
+    scenarios::{self, SCENARIOS},
+};
+
+use crate::campaign::{Extent, Workload, runs_on};
+
+/// How thorough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Suite {
+    /// The operations that regress most, with DAX; a minute or two a filesystem
+    Smoke,
+    /// Every scenario, with DAX and through the page cache, with shared extents and without journal
+    Full,
+    /// The same, a minute each
+    Soak,
+}
+
+impl Suite {
+    fn time(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Smoke => 4,
+            Self::Full => 6,
+            Self::Soak => 60,
+        })
+    }
+}
+
+/// What the operations that regress most are tried with.
+const SMOKE: &[&str] = &[
+    "punch-vs-fault",
+    "truncate-vs-fault",
+    "zero-vs-fault",
+    "collapse-vs-fault",
+    "insert-vs-fault",
+    "setattr-error",
+];
+/// Those of them that only XFS has.
+const SMOKE_XFS: &[&str] = &["swap-vs-fault"];
+
+/// `faultline.toml`: all of it may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Packaged kernel that patches are for.
+    pub kernel: Option<String>,
+    /// How thorough.
+    pub suite: Option<Suite>,
+    /// Seconds a workload.
+    pub seconds: Option<u64>,
+    /// Percentage of operation and fault pairs that must have met.
+    pub min_coverage: Option<u8>,
+    /// Filesystems, instead of the suite's.
+    #[serde(default)]
+    pub filesystem: Vec<FilesystemConfig>,
+}
+
+/// One filesystem as it is made and mounted.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesystemConfig {
+    /// `xfs` or `ext4`.
+    pub name: String,
+    /// mkfs arguments instead of the usual ones.
+    pub mkfs: Option<String>,
+    /// Through the page cache instead of DAX.
+    #[serde(default)]
+    pub page_cache: bool,
+    /// Scenarios; default: the suite's.
+    #[serde(default)]
+    pub scenarios: Vec<String>,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or says something that is not known.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} is wrong", path.display()))
+    }
+}
+
+/// A filesystem made and mounted in one way.
+struct Variant {
+    filesystem: FilesystemKind,
+    dax: bool,
+    mkfs: Option<String>,
+    scenarios: Vec<String>,
+}
+
+/// The workloads of a suite on these filesystems, or those that the file or the flags name.
+///
+/// # Errors
+/// A scenario or filesystem does not exist, or nothing is left to do.
+pub fn workloads(
+    suite: Suite,
+    config: &Config,
+    filesystems: &[FilesystemKind],
+    only: &[String],
+    time: Option<Duration>,
+) -> Result<Vec<Workload>> {
+    let variants = if config.filesystem.is_empty() {
+        filesystems
+            .iter()
+            .flat_map(|filesystem| of_suite(suite, *filesystem))
+            .collect()
+    } else {
+        config
+            .filesystem
+            .iter()
+            .map(|one| configured(suite, one))
+            .collect::<Result<Vec<_>>>()?
+    };
+    let time = time
+        .or(config.seconds.map(Duration::from_secs))
+        .unwrap_or_else(|| suite.time());
+    for name in only {
+        scenarios::find(name)?;
+    }
+    let mut workloads = Vec::new();
+    for variant in variants
+        .iter()
+        .filter(|one| filesystems.contains(&one.filesystem))
+    {
+        let chosen = if only.is_empty() {
+            &variant.scenarios
+        } else {
+            only
+        };
+        for name in chosen {
+            let scenario = scenarios::find(name)?;
+            let mkfs = variant.mkfs.as_deref();
+            if !runs_on(scenario, variant.filesystem, variant.dax, mkfs) {
+                continue;
+            }
+            workloads.push(Workload {
+                filesystem: variant.filesystem,
+                dax: variant.dax,
+                mkfs: variant.mkfs.clone(),
+                scenario: name.clone(),
+                extent: Extent::Time(time),
+                seed: 1,
+            });
+        }
+    }
+    if workloads.is_empty() {
+        bail!("nothing to run: no chosen scenario runs on a chosen filesystem");
+    }
+    Ok(workloads)
+}
+
+fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let smoke: Vec<String> = match filesystem {
+        FilesystemKind::Xfs => owned(&[SMOKE, SMOKE_XFS].concat()),
+        FilesystemKind::Ext4 => owned(SMOKE),
+    };
+    let all: Vec<String> = SCENARIOS
+        .iter()
+        .map(|scenario| scenario.name.to_owned())
+        .collect();
+    let variant = |dax, mkfs: Option<&str>, scenarios: &[String]| Variant {
+        filesystem,
+        dax,
+        mkfs: mkfs.map(str::to_owned),
+        scenarios: scenarios.to_vec(),
+    };
+    let reflink = "-m reflink=1";
+    match (suite, filesystem) {
+        (Suite::Smoke, FilesystemKind::Xfs) => vec![
+            variant(true, None, &smoke),
+            variant(
+                false,
+                Some(reflink),
+                &owned(&["mkwrite-vs-punch", "reflink-vs-fault"]),
+            ),
+        ],
+        (Suite::Smoke, FilesystemKind::Ext4) => vec![
+            variant(true, None, &smoke),
+            variant(false, None, &owned(&["mkwrite-vs-punch"])),
+        ],
+        (Suite::Full | Suite::Soak, FilesystemKind::Xfs) => vec![
+            variant(true, None, &all),
+            variant(true, Some(reflink), &all),
+            variant(false, Some(reflink), &all),
+        ],
+        (Suite::Full | Suite::Soak, FilesystemKind::Ext4) => vec![
+            variant(true, None, &all),
+            variant(true, Some("-b 4096 -O ^has_journal"), &all),
+            variant(false, None, &all),
+        ],
+    }
+}
+
+fn configured(suite: Suite, one: &FilesystemConfig) -> Result<Variant> {
+    let filesystem = FilesystemKind::parse(&one.name)
+        .with_context(|| format!("filesystem {} is neither xfs nor ext4", one.name))?;
+    for name in &one.scenarios {
+        scenarios::find(name)?;
+    }
+    let scenarios = if one.scenarios.is_empty() {
+        of_suite(suite, filesystem)
+            .into_iter()
+            .find(|variant| variant.dax != one.page_cache)
+            .map(|variant| variant.scenarios)
+            .unwrap_or_default()
+    } else {
+        one.scenarios.clone()
+    };
+    Ok(Variant {
+        filesystem,
+        dax: !one.page_cache,
+        mkfs: one.mkfs.clone(),
+        scenarios,
+    })
+}
+
+/// Part `I` of `N`, counted from 1: `2/5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    index: usize,
+    count: usize,
+}
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text} is no part; write 1/4 for the first of four");
+        let (index, count) = text.split_once('/').ok_or_else(wrong)?;
+        let index: usize = index.parse().map_err(|_| wrong())?;
+        let count: usize = count.parse().map_err(|_| wrong())?;
+        if index == 0 || index > count {
+            return Err(wrong());
+        }
+        Ok(Self { index, count })
+    }
+}
+
+impl Shard {
+    /// Every so-many-th thing, so that long and short ones are shared out.
+    pub fn of<T>(self, things: Vec<T>) -> Vec<T> {
+        things
+            .into_iter()
+            .skip(self.index - 1)
+            .step_by(self.count)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_everything_out_once() {
+        let all: Vec<usize> = (0..10).collect();
+        let mut seen: Vec<usize> = (1..=3)
+            .flat_map(|index| {
+                format!("{index}/3")
+                    .parse::<Shard>()
+                    .unwrap()
+                    .of(all.clone())
+            })
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(seen, all);
+        for wrong in ["0/3", "4/3", "3", "a/b"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_suite_runs_what_the_filesystem_can() {
+        let both = [FilesystemKind::Xfs, FilesystemKind::Ext4];
+        let smoke = workloads(Suite::Smoke, &Config::default(), &both, &[], None).unwrap();
+        assert!(
+            smoke
+                .iter()
+                .any(|one| one.scenario == "punch-vs-fault" && one.dax)
+        );
+        assert!(
+            !smoke
+                .iter()
+                .any(|one| one.filesystem == FilesystemKind::Ext4
+                    && one.scenario.starts_with("swap"))
+        );
+        let names: std::collections::BTreeSet<String> = smoke.iter().map(Workload::name).collect();
+        assert_eq!(names.len(), smoke.len(), "every cell has a name of its own");
+        let only = ["punch-vs-fault".to_owned()];
+        let one = workloads(Suite::Full, &Config::default(), &both[1..], &only, None).unwrap();
+        assert_eq!(one.len(), 3);
+        assert!(
+            workloads(
+                Suite::Full,
+                &Config::default(),
+                &both,
+                &["x".to_owned()],
+                None
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn the_file_says_what_it_does_not_know() {
+        let config: Config = toml::from_str(
+            "suite = \"full\"\nseconds = 3\nmin-coverage = 40\n\
+             [[filesystem]]\nname = \"xfs\"\nmkfs = \"-m reflink=1\"\nscenarios = [\"punch-vs-fault\"]\n",
+        )
+        .unwrap();
+        let found = workloads(Suite::Full, &config, &[FilesystemKind::Xfs], &[], None).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].name(), "xfs-punch-vs-fault-reflink");
+        assert!(toml::from_str::<Config>("sweet = 1").is_err());
+    }
+}
