@@ -230,6 +230,30 @@ proptest! {
     }
 
     #[test]
+    fn lost_records_never_make_a_finding(
+        scripts in scripts(),
+        choices in prop::collection::vec(any::<u8>(), 1..200),
+        lost in prop::collection::vec(prop::bool::weighted(0.1), 1..100),
+    ) {
+        let scripts: Vec<Vec<Step>> =
+            scripts.iter().map(|task| task.iter().flat_map(Work::steps).collect()).collect();
+        let mut recorder = recorder();
+        interleave(&mut recorder, &scripts, &choices);
+        let mut judge = Judge::new(&recorder.header);
+        judge.inode(&file(A, 131, XFS, true, "a"));
+        judge.inode(&file(B, 132, XFS, true, "dir/b"));
+        judge.inode(&file(INODES[2], 133, EXT4, true, "c"));
+        for ((cpu, event), lost) in recorder.events.iter().zip(lost.iter().cycle()) {
+            if !lost {
+                judge.event(*cpu, event);
+            }
+        }
+        let report = judge.finish(None, None);
+        prop_assert_eq!(found(&report), Vec::<String>::new());
+        prop_assert!(report.lost == 0 || report.verdict == Verdict::Inconclusive);
+    }
+
+    #[test]
     fn the_same_events_give_the_same_report(
         scripts in scripts(),
         choices in prop::collection::vec(any::<u8>(), 1..200),

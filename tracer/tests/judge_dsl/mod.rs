@@ -483,13 +483,18 @@ pub fn exit() -> Step {
     Step::new(Effect::TaskExit, 0)
 }
 
+/// The page frame behind a page, as `pfn_t` with PFN_DEV; no two pages share one.
+pub fn frame(inode: u64, page: u64) -> u64 {
+    1 << 61 | (inode >> 8 & 0xffff_ffff) | page
+}
+
 /// A fault of `entry` on a page, with its locks and install.
 pub fn fault(inode: u64, page: u64, how: Install) -> Vec<Step> {
     let write = u64::from(how != Install::PteRead);
     vec![
         enter(Entry::Fault, inode).a(page).c(write),
         acquire(inode, InvalidateLock, Shared),
-        install(inode, how).stack(7),
+        install(inode, how).a(frame(inode, page)).stack(7),
         release(inode, InvalidateLock, Shared),
         leave(Entry::Fault, inode).a(NOPAGE),
     ]
