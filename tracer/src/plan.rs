@@ -314,7 +314,7 @@ fn role(effect: Effect) -> Role {
         | Effect::UpdateTime
         | Effect::Invalidated
         | Effect::DrainDirect
-        | Effect::DaxWrite
+        | Effect::DaxTransfer
         | Effect::Allocate(..)
         | Effect::MapExtent
         | Effect::Zero

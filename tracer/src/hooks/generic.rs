@@ -181,7 +181,7 @@ pub const HOOKS: &[Hook] = &[
     // What comes after it in the task comes after the wait.
     Hook::new(entry("inode_dio_wait"), Effect::DrainDirect, "dio/wait").inode(arg(0, &[])),
     // fs/dax.c:dax_iomap_rw(iocb, iter, ops)
-    Hook::new(entry("dax_iomap_rw"), Effect::DaxWrite, "dax/write")
+    Hook::new(entry("dax_iomap_rw"), Effect::DaxTransfer, "dax/transfer")
         .inode(arg(0, KIOCB))
         .payload(
             Some(arg(0, &[Step::Read("kiocb", "ki_pos")])),

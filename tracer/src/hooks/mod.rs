@@ -350,8 +350,8 @@ pub enum Effect {
     Invalidated,
     /// `inode_dio_wait`: after it no direct I/O to the file is in flight.
     DrainDirect,
-    /// Bytes of a DAX file are about to be written by the CPU: `a` offset.
-    DaxWrite,
+    /// Bytes of a DAX file are about to be read or written by the CPU: `a` offset, `b` length.
+    DaxTransfer,
     /// Blocks of the span became the file's, as written ones.
     Allocate(Span, Fresh),
     /// An extent came into the map that faults read.

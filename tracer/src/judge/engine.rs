@@ -224,7 +224,7 @@ impl Engine {
             Effect::ConvertExtents(span) => self.change(task, span, false, event),
             Effect::Invalidated => went_on(task, Nanos(event.head.time)),
             Effect::DrainDirect => drained(task, event.inode),
-            Effect::DaxWrite => self.dax_write(task, event),
+            Effect::DaxTransfer => self.dax_write(task, event),
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
             Effect::MapExtent => task.fresh.mapped = true,
             Effect::Zero => task.fresh.zeroed = true,
@@ -254,7 +254,7 @@ impl Engine {
             Effect::ChangeExtents(_) | Effect::ConvertExtents(_) => Phase::Change,
             Effect::Allocate(..) => Phase::Allocate,
             Effect::Install(how) if installed(how, event.c) => Phase::Install,
-            Effect::DaxWrite => Phase::Write,
+            Effect::DaxTransfer => Phase::Transfer,
             _ => return,
         };
         let (operation, inode, inherited) = match doing(&mut task.scopes) {

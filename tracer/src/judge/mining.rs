@@ -27,8 +27,8 @@ pub enum Phase {
     Allocate,
     /// It installs a translation.
     Install,
-    /// It writes bytes of a DAX file.
-    Write,
+    /// It reads or writes bytes of a DAX file.
+    Transfer,
 }
 
 impl Phase {
@@ -40,7 +40,7 @@ impl Phase {
             Self::Change => "change",
             Self::Allocate => "allocate",
             Self::Install => "install",
-            Self::Write => "write",
+            Self::Transfer => "transfer",
         }
     }
 }

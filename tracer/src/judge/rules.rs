@@ -503,7 +503,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Invalidate(..)
         | Effect::LayoutScan(_)
         | Effect::DrainDirect
-        | Effect::DaxWrite
+        | Effect::DaxTransfer
         | Effect::Allocate(..)
         | Effect::MapExtent
         | Effect::Zero

@@ -127,7 +127,7 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             Invalidate(Span::Bytes, Teardown::Drop),
         ),
         ("inode_dio_wait", "dio/wait", Effect::DrainDirect),
-        ("dax_iomap_rw", "dax/write", Effect::DaxWrite),
+        ("dax_iomap_rw", "dax/transfer", Effect::DaxTransfer),
         ("xfs_file_write_iter", "xfs/write", Enter(Entry::Write)),
         ("xfs_file_write_iter", "xfs/write-end", Leave(Entry::Write)),
         (
@@ -435,7 +435,7 @@ pub fn drain(inode: u64) -> Step {
 
 /// `dax_iomap_rw`
 pub fn dax_write(inode: u64, offset: u64, length: u64) -> Step {
-    Step::new(Effect::DaxWrite, inode).a(offset).b(length)
+    Step::new(Effect::DaxTransfer, inode).a(offset).b(length)
 }
 
 /// `blkdev_issue_zeroout`
