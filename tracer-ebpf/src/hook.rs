@@ -96,6 +96,8 @@ pub const SPEC_OWN: u8 = 1 << 4;
 pub const SPEC_KNOWN: u8 = 1 << 5;
 /// Report `FLAG_CACHED` and `FLAG_DIRECT`.
 pub const SPEC_STATE: u8 = 1 << 6;
+/// Counts only directly inside the operation that `pair` opened.
+pub const SPEC_WITHIN: u8 = 1 << 7;
 
 /// Everything one attached program knows.
 #[repr(C)]
@@ -103,7 +105,7 @@ pub const SPEC_STATE: u8 = 1 << 6;
 pub struct HookSpec {
     /// Reported in every event.
     pub id: u16,
-    /// `Role::Leave`: the id of the matching `Enter`.
+    /// `Role::Leave` and `SPEC_WITHIN`: the id of the `Enter`.
     pub pair: u16,
     /// A [`Role`].
     pub role: u8,

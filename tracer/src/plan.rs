@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use tracer_ebpf::hook::{
     Hold, HookSpec, KernelLayout, MAX_DEREFS, Path, Role, SOURCE_NONE, SOURCE_RETURN, SPEC_KNOWN,
-    SPEC_OWN, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, Watched,
+    SPEC_OWN, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN,
+    Watched,
 };
 
 use crate::{
@@ -211,17 +212,20 @@ fn layout(types: &KernelTypes) -> Result<KernelLayout, TypesError> {
     })
 }
 
-/// Gives every `Leave` the id of the `Enter` on the same function.
+/// Gives every `Leave` the id of the `Enter` on the same function, and every `LookUp` that of its
+/// operation's.
 fn pair(rows: &mut [Row]) {
     for index in 0..rows.len() {
-        let (Effect::Leave(entry), Target::Function(function, _)) =
-            (rows[index].hook.effect, rows[index].hook.target)
-        else {
-            continue;
+        let (entry, function) = match (rows[index].hook.effect, rows[index].hook.target) {
+            (Effect::Leave(entry), Target::Function(function, _)) => (entry, Some(function)),
+            (Effect::LookUp(entry), _) => (entry, None),
+            _ => continue,
         };
         let enter = rows.iter().find(|row| {
             row.hook.effect == Effect::Enter(entry)
-                && matches!(row.hook.target, Target::Function(name, _) if name == function)
+                && function.is_none_or(|function| {
+                    matches!(row.hook.target, Target::Function(name, _) if name == function)
+                })
         });
         let pair = enter.map(|row| row.id);
         if let Ok((spec, _)) = &mut rows[index].resolved {
@@ -318,6 +322,7 @@ fn role(effect: Effect) -> Role {
         | Effect::Allocate(..)
         | Effect::MapExtent
         | Effect::Zero
+        | Effect::LookUp(_)
         | Effect::Evict
         | Effect::Pause
         | Effect::Note => Role::Act,
@@ -355,6 +360,7 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Note => SPEC_UNSCOPED,
         Effect::Evict => SPEC_UNSCOPED | SPEC_KNOWN,
         Effect::Zero | Effect::Invalidated => SPEC_OWN,
+        Effect::LookUp(_) => SPEC_WITHIN,
         Effect::MapExtent | Effect::Pause | Effect::PauseUnlocked => 0,
         Effect::ChangeExtents(_) | Effect::ConvertExtents(_) => SPEC_SIZE | SPEC_STATE,
         _ => SPEC_SIZE,

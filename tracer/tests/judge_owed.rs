@@ -382,3 +382,66 @@ fn zeroes_of_the_last_allocation_are_not_those_of_the_next() {
     steps.splice(5..5, [map_extent(A), allocate(A, 18 * 4096, 4096)]);
     assert_eq!(judged(steps), ["stale-data observed dax-write-fault"]);
 }
+
+/// A direct write that copies shared blocks: the extent lock is cycled to allocate, and others run in
+/// between. Pages 16 to 31 in blocks of 4 KiB.
+fn direct_copy_on_write(others: Vec<Step>, again: Vec<Step>) -> Vec<String> {
+    const IOCB_DIRECT: u64 = 1 << 17;
+    let mut recorder = Recorder::with(header());
+    recorder.judge().inode(&file(A, 131, XFS, false, "a"));
+    recorder.run(
+        1,
+        [
+            enter(Entry::Write, A).a(OFFSET).b(LENGTH).c(IOCB_DIRECT),
+            acquire(A, IRwsem, Shared),
+            acquire(A, Ilock, Excl),
+            enter(Entry::CopyOnWrite, A).a(16).b(16),
+            release(A, Ilock, Excl),
+        ],
+    );
+    recorder.run(2, others);
+    recorder.run(1, [acquire(A, Ilock, Excl)]);
+    recorder.run(1, again);
+    recorder.run(
+        1,
+        [
+            leave(Entry::CopyOnWrite, A),
+            release(A, Ilock, Excl),
+            release(A, IRwsem, Shared),
+            leave(Entry::Write, A),
+        ],
+    );
+    found(&recorder.finish())
+}
+
+/// Another direct write, whose copy replaces blocks of the file.
+fn remap(offset: u64, length: u64) -> Vec<Step> {
+    const IOCB_DIRECT: u64 = 1 << 17;
+    vec![
+        enter(Entry::Write, A).a(offset).b(length).c(IOCB_DIRECT),
+        acquire(A, IRwsem, Shared),
+        acquire(A, Ilock, Excl),
+        change(A, offset, length).stack(9),
+        release(A, Ilock, Excl),
+        release(A, IRwsem, Shared),
+        leave(Entry::Write, A),
+    ]
+}
+
+#[test]
+fn a_mapping_used_after_another_task_changed_it() {
+    assert_eq!(
+        direct_copy_on_write(remap(OFFSET, 4096), vec![]),
+        ["stale-after-relock observed direct-write"]
+    );
+    assert_eq!(
+        direct_copy_on_write(remap(OFFSET, 4096), vec![look_up(A)]),
+        [""; 0]
+    );
+    // Elsewhere, or not at all.
+    assert_eq!(
+        direct_copy_on_write(remap(OFFSET + LENGTH, 4096), vec![]),
+        [""; 0]
+    );
+    assert_eq!(direct_copy_on_write(vec![], vec![]), [""; 0]);
+}

@@ -7,7 +7,7 @@ use tracer_ebpf::{
     },
     hook::{
         HookSpec, Role, SPEC_KNOWN, SPEC_OWN, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED,
-        SPEC_STATE, SPEC_UNSCOPED, Success,
+        SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Success,
     },
 };
 
@@ -17,7 +17,7 @@ use crate::{
     pause::pause,
     ring::{TASKS, count_lost, publish, stack},
     scope::{
-        FRAMES, Frame, SLOTS, Task, concern, current, frame, holds, known, known_or_new,
+        FRAMES, Frame, SLOTS, Task, concern, current, frame, holds, innermost, known, known_or_new,
         lock_owner, next_seq, own, slot,
     },
     spec::{SPEC, follow, frozen},
@@ -220,7 +220,11 @@ fn leave(args: &impl Args) -> Option<()> {
             c: 0,
             size: if inode != 0 { sized(inode) } else { 0 },
             flags: 0,
-            stack: if leaks { stack(args) } else { -1 },
+            stack: if leaks || frozen(&SPEC.flags) & SPEC_STACK != 0 {
+                stack(args)
+            } else {
+                -1
+            },
         },
     );
     None
@@ -284,6 +288,9 @@ fn act(args: &impl Args) -> Option<()> {
         let task = known()?;
         // SAFETY: `task` is a live map value.
         if unsafe { (*task).depth } == 0 {
+            return None;
+        }
+        if frozen(&SPEC.flags) & SPEC_WITHIN != 0 && innermost(task)? != frozen(&SPEC.pair) {
             return None;
         }
         task

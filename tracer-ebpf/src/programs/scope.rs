@@ -172,6 +172,19 @@ pub fn concern(task: *mut Task, inode: u64, bounds: Watched) -> Option<u8> {
     None
 }
 
+/// The hook that opened the task's innermost operation.
+#[inline(always)]
+pub fn innermost(task: *mut Task) -> Option<u16> {
+    // SAFETY: as above; the index is checked.
+    unsafe {
+        let depth = (*task).depth as usize;
+        if depth == 0 || depth > FRAMES {
+            return None;
+        }
+        Some((*frame(task, depth - 1)).hook)
+    }
+}
+
 /// The inode of the task's innermost operation.
 #[inline(always)]
 pub fn own(task: *mut Task) -> Option<u64> {

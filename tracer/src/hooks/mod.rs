@@ -301,6 +301,9 @@ pub enum Entry {
     SwapBoot,
     /// EXT4_IOC_MOVE_EXT: two inodes.
     MoveExtents,
+    /// Allocation of the blocks that a write to shared ones is to be copied to, on the strength of a
+    /// mapping taken before: `a` first block, `b` number of blocks. A part of the write.
+    CopyOnWrite,
     /// `file_operations.read_iter`: `a` offset, `b` length, `c` IOCB_*.
     Read,
     /// `file_operations.write_iter`, payload as `Read`.
@@ -358,6 +361,8 @@ pub enum Effect {
     MapExtent,
     /// Blocks were overwritten with zeroes.
     Zero,
+    /// The mapping was taken again, directly inside the operation that began at this entry.
+    LookUp(Entry),
     /// The inode goes: nobody has it open or mapped.
     Evict,
     /// `dax_layout_busy_page_range` returned: no page of the span is pinned if `c` is 0. It also

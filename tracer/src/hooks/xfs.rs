@@ -128,6 +128,34 @@ pub const TABLE: Filesystem = Filesystem {
             Effect::Leave(Entry::SwapExtents),
             "xfs/swapext-end",
         ),
+        // xfs_reflink_allocate_cow(ip, imap, cmap, shared, lockmode, convert_now) cycles the ILOCK to
+        // allocate; whether it then takes the data fork's mapping again is the question.
+        Hook::new(
+            entry("xfs_reflink_allocate_cow"),
+            Effect::Enter(Entry::CopyOnWrite),
+            "xfs/cow",
+        )
+        .inode(xfs_inode(0))
+        .payload(
+            Some(arg(1, &[Step::Read("xfs_bmbt_irec", "br_startoff")])),
+            Some(arg(1, &[Step::Read("xfs_bmbt_irec", "br_blockcount")])),
+            None,
+        ),
+        Hook::new(
+            exit("xfs_reflink_allocate_cow"),
+            Effect::Leave(Entry::CopyOnWrite),
+            "xfs/cow-end",
+        )
+        .stacks(Stacks::Always, None),
+        // xfs_bmapi_read(ip, bno, len, mval, nmap, flags)
+        Hook::new(
+            entry("xfs_bmapi_read"),
+            Effect::LookUp(Entry::CopyOnWrite),
+            "xfs/look-up",
+        )
+        .inode(xfs_inode(0))
+        .payload(Some(arg(1, &[])), Some(arg(2, &[])), Some(arg32(5)))
+        .without(OTHER_FORKS),
         // xfs_exchange_range(fxr), from 6.10 on; also XFS_IOC_COMMIT_RANGE
         Hook::new(
             entry("xfs_exchange_range"),

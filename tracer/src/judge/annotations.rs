@@ -55,6 +55,22 @@ pub struct Annotation {
     pub argument: &'static str,
 }
 
+const COW_MAPPING: Annotation = Annotation {
+    kind: Kind::StaleAfterRelock,
+    filesystem: FilesystemKind::Xfs,
+    operation: Operation::DirectWrite,
+    class: LockClass::Ilock,
+    target: Some("xfs_reflink_allocate_cow"),
+    from: Version(6, 0, 0),
+    before: None,
+    argument: "fs/xfs/xfs_reflink.c:xfs_reflink_fill_cow_hole and _fill_delalloc drop the ILOCK to \
+               reserve log space and then use the data-fork mapping read before. A racing direct \
+               write, which like this one holds i_rwsem only shared, can complete its own copy in \
+               the gap; the old block is then no longer seen as shared and is written in place, \
+               though another file owns it. Fixed by commit 2f4acd0fcd86 (7.2, 6.12.96), which \
+               reads the mapping again if the fork changed.",
+};
+
 /// Every known finding.
 pub const ANNOTATIONS: &[Annotation] = &[
     Annotation {
@@ -70,6 +86,15 @@ pub const ANNOTATIONS: &[Annotation] = &[
                    fork, both under i_rwsem alone, which page faults do not take. A load in between \
                    maps the old, shared block, and nothing tears that translation down: the mapping \
                    goes on showing the old data while read(2) returns the new.",
+    },
+    Annotation {
+        before: Some(Version(6, 12, 96)),
+        ..COW_MAPPING
+    },
+    Annotation {
+        from: Version(6, 13, 0),
+        before: Some(Version(7, 2, 0)),
+        ..COW_MAPPING
     },
     Annotation {
         kind: Kind::LayoutUnbroken,

@@ -94,6 +94,8 @@ pub struct Engine {
     pub(super) owners: Owners,
     /// What the plan's hooks can show.
     pub sight: Sight,
+    /// Tasks that use a mapping that they took before.
+    pub(super) mappings_used: u32,
     /// Which locks are held where, if somebody asked.
     pub mining: Option<Box<Mining>>,
     /// Events are missing: nothing is proven by what was not seen.
@@ -124,6 +126,7 @@ impl Engine {
             cpus: header.cpus,
             owners: Owners::default(),
             sight: Sight::new(header),
+            mappings_used: 0,
             mining: None,
             lossy: false,
             started: header.started,
@@ -167,6 +170,7 @@ impl Engine {
 
     /// Drops what the task had open, unjudged.
     fn abandon(&mut self, task: &mut Task) {
+        self.unsampled(task);
         if !task.scopes.is_empty() || !task.locks.is_empty() {
             self.facts.tell(|| Fact::Forget { task: task.id });
         }
@@ -220,14 +224,21 @@ impl Engine {
             Effect::Install(how) => self.install(task, how, event),
             Effect::Invalidate(span, how) => self.invalidate(task, span, how, event),
             Effect::LayoutScan(span) => self.scan(task, span, event),
-            Effect::ChangeExtents(span) => self.change(task, span, true, event),
-            Effect::ConvertExtents(span) => self.change(task, span, false, event),
+            Effect::ChangeExtents(span) => {
+                self.map_changed(task, span, event);
+                self.change(task, span, true, event);
+            }
+            Effect::ConvertExtents(span) => {
+                self.map_changed(task, span, event);
+                self.change(task, span, false, event);
+            }
             Effect::Invalidated => went_on(task, Nanos(event.head.time)),
             Effect::DrainDirect => drained(task, event.inode),
             Effect::DaxTransfer => self.dax_write(task, event),
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
             Effect::MapExtent => task.fresh.mapped = true,
             Effect::Zero => task.fresh.zeroed = true,
+            Effect::LookUp(_) => self.looked_up(task),
             Effect::EntryLock(action) => self.entry_lock(task, action, event),
             Effect::Resource(class, action) => self.resource(task, class, action, event),
             Effect::LayoutWait => self.layout_wait(task, event),
@@ -363,6 +374,10 @@ impl Engine {
             }
             Some(Scope::Part) | None => false,
         };
+        let part = part || (entry == Entry::CopyOnWrite && !task.scopes.is_empty());
+        if entry == Entry::CopyOnWrite {
+            self.sampled(task, event);
+        }
         if part {
             task.scopes.push((entry, Scope::Part));
             return;
@@ -455,6 +470,9 @@ impl Engine {
         let Some((_, scope)) = task.scopes.pop() else {
             return;
         };
+        if entry == Entry::CopyOnWrite {
+            self.sample_used(task, event);
+        }
         if entry.is_fault() {
             // A fault leaves no entry locked (fs/dax.c: every way out of it unlocks).
             let others = &mut task.account.others;

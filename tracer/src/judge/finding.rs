@@ -99,6 +99,8 @@ pub enum Act {
     Data,
     /// Blocks were allocated.
     Allocate,
+    /// A mapping was used that another task had changed.
+    Reuse,
     /// A translation stayed.
     Outlived {
         /// What it names.

@@ -7,6 +7,7 @@ use crate::{
     judge::{
         hash::Map,
         operations::Operation,
+        resample::MapUse,
         task::TaskId,
         translations::Translations,
         window::{Installed, Window},
@@ -51,6 +52,8 @@ pub struct File {
     pub installs: VecDeque<Installed>,
     /// Translations in place; DAX only.
     pub translations: Translations,
+    /// Who uses mappings of it.
+    pub map_use: MapUse,
     /// The operation that changed extents last.
     pub changed_by: Option<Operation>,
     /// Latest fault whose stack is known.
@@ -70,6 +73,7 @@ impl File {
             closed: VecDeque::new(),
             installs: VecDeque::new(),
             translations: Translations::default(),
+            map_use: MapUse::default(),
             changed_by: None,
             fault: None,
             change: None,

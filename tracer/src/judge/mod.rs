@@ -21,6 +21,7 @@ mod order;
 mod owed;
 mod ranges;
 pub mod report;
+mod resample;
 pub mod rules;
 mod sentence;
 mod summary;

@@ -226,6 +226,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         Entry::Dedupe => Begun::Change(Operation::Dedupe, Destroys::Destination),
         Entry::SwapBoot => Begun::Change(Operation::SwapBoot, Destroys::Every),
         Entry::MoveExtents => Begun::Change(Operation::MoveExtents, Destroys::Every),
+        Entry::CopyOnWrite => Begun::Change(Operation::BufferedWrite, Destroys::Nothing),
         Entry::Read | Entry::Write => {
             let direct = c & IOCB_DIRECT != 0;
             match (entry == Entry::Write, dax, direct) {

@@ -67,7 +67,7 @@ impl Sight {
 }
 
 /// The lock under which a filesystem's extent map changes.
-fn extent_lock(filesystem: FilesystemKind) -> Option<LockClass> {
+pub(super) fn extent_lock(filesystem: FilesystemKind) -> Option<LockClass> {
     FILESYSTEMS
         .iter()
         .find(|table| table.kind == filesystem)

@@ -303,6 +303,8 @@ pub enum Observed {
     NotDrained,
     /// Nothing was zeroed.
     NotZeroed,
+    /// Taken under an earlier hold, changed by another task since, and not taken again.
+    NotReread,
     /// Installed after the teardown and before the change, and never torn down.
     Outlived,
     /// Another file maps the same page frame.
@@ -341,6 +343,7 @@ impl Observed {
             Self::Pinned => "a pinned page, and no other look after it".to_owned(),
             Self::NotDrained => "none".to_owned(),
             Self::NotZeroed => "not zeroed".to_owned(),
+            Self::NotReread => "retaken; the change not read".to_owned(),
             Self::Outlived => "installed after the teardown, never torn down".to_owned(),
             Self::TwoOwners => "mapped writable by one file and by another".to_owned(),
         }
@@ -486,7 +489,7 @@ pub fn needed(effect: Effect) -> bool {
     match effect {
         Effect::Enter(entry) | Effect::Leave(entry) => !matches!(
             entry,
-            Entry::ExchangeRange | Entry::SwapBoot | Entry::MoveExtents
+            Entry::ExchangeRange | Entry::SwapBoot | Entry::MoveExtents | Entry::CopyOnWrite
         ),
         Effect::Lock(LockAction::Wait)
         | Effect::EntryLock(_)
@@ -496,6 +499,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::TaskExit
         | Effect::Evict
         | Effect::Invalidated
+        | Effect::LookUp(_)
         | Effect::Pause
         | Effect::PauseUnlocked
         | Effect::Note => false,

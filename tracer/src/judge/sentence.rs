@@ -49,11 +49,13 @@ impl Facts<'_> {
             Kind::DioUndrained => self.direct(),
             Kind::StaleData => self.stale(),
             Kind::StaleTranslation => self.outlived(),
+            Kind::StaleAfterRelock if self.act == Act::Reuse => self.reused(),
             _ => self.change(),
         };
         let met = match (self.met, self.key.operation.is_fault()) {
             (None, _) => String::new(),
             (Some(who), _) if self.key.kind == Kind::StaleTranslation => format!(" By {who}."),
+            (Some(who), _) if self.act == Act::Reuse => format!(" It was changed by {who}."),
             (Some(who), false) => format!(" One did map such a page meanwhile: {who}."),
             (Some(who), true) => format!(" Such a change was under way: {who}."),
         };
@@ -168,6 +170,17 @@ impl Facts<'_> {
         format!(
             "allocated {} of inode {} as written blocks that nobody had zeroed; a mapping shows what \
              they held before",
+            self.span(),
+            self.inode
+        )
+    }
+
+    fn reused(&self) -> String {
+        let lock = self.lock();
+        format!(
+            "used a mapping of {} of inode {} that it had taken before it released and retook {lock}, \
+             though another task had changed it meanwhile, and did not take it again; it may write \
+             to blocks that are no longer the file's",
             self.span(),
             self.inode
         )

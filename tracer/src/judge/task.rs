@@ -12,6 +12,7 @@ use crate::{
         operations::{Destroys, FaultKind, Operation},
         order::{Account, FreezeSeen},
         ranges::ByteRanges,
+        resample::TakenMapping,
         rules::{Kind, Observed},
         window::{Danger, FindingIndex, ScopeId},
     },
@@ -329,6 +330,8 @@ pub struct Task {
     pub account: Account,
     /// What became of blocks that it allocates.
     pub fresh: FreshBlocks,
+    /// The mapping that it uses.
+    pub sample: Option<TakenMapping>,
 }
 
 impl Task {
@@ -341,6 +344,7 @@ impl Task {
             locks: LockSet::default(),
             account: Account::default(),
             fresh: FreshBlocks::default(),
+            sample: None,
         }
     }
 

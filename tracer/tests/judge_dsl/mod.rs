@@ -137,6 +137,21 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ),
         ("xfs_iext_insert", "xfs/map-insert", Effect::MapExtent),
         ("blkdev_issue_zeroout", "blocks/zero", Effect::Zero),
+        (
+            "xfs_reflink_allocate_cow",
+            "xfs/cow",
+            Enter(Entry::CopyOnWrite),
+        ),
+        (
+            "xfs_reflink_allocate_cow",
+            "xfs/cow-end",
+            Leave(Entry::CopyOnWrite),
+        ),
+        (
+            "xfs_bmapi_read",
+            "xfs/look-up",
+            Effect::LookUp(Entry::CopyOnWrite),
+        ),
         ("truncate_inode_pages_final", "inode/evict", Effect::Evict),
         ("sched_process_exit", "task/exit", TaskExit),
         (
@@ -441,6 +456,11 @@ pub fn dax_write(inode: u64, offset: u64, length: u64) -> Step {
 /// `blkdev_issue_zeroout`
 pub fn zero(inode: u64) -> Step {
     Step::new(Effect::Zero, inode)
+}
+
+/// `xfs_bmapi_read` inside `xfs_reflink_allocate_cow`
+pub fn look_up(inode: u64) -> Step {
+    Step::new(Effect::LookUp(Entry::CopyOnWrite), inode)
 }
 
 /// `xfs_iext_insert`
