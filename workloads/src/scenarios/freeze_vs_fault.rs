@@ -1,9 +1,6 @@
 //! Freezing and thawing the filesystem against faults: stores wait until it is thawed, loads go on.
 //! A child process freezes and thaws, and thaws also when the run is killed.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use super::children::Freezer;
 use super::error::Error;
 use super::extents::{Operation, punch};
@@ -22,7 +19,8 @@ pub const SCENARIO: Scenario = Scenario {
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
-    refuse_vital(setup)?;
+    // It would stop the system, the one who is to thaw it included.
+    setup.refuse_vital(Operation::Freeze)?;
     let mut freezer = Freezer::spawn(&target.file).map_err(|source| Error::call("fork", source))?;
     Ok(solo(move |run| {
         let range = run.aim(&target);
@@ -49,20 +47,4 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         }
         Ok(())
     }))
-}
-
-/// Freezing what the system itself runs on would stop it, the one who is to thaw it included.
-fn refuse_vital(setup: &Setup) -> Result<(), Error> {
-    let device = |path: &std::path::Path| fs::metadata(path).map(|data| data.dev());
-    let here = device(setup.scene().sandbox.path())
-        .map_err(|error| Error::path(setup.scene().sandbox.path(), error))?;
-    let vital = ["/", "/tmp", "/var", "/usr", "/home", "."];
-    if vital
-        .iter()
-        .any(|path| device(path.as_ref()).is_ok_and(|device| device == here))
-    {
-        let hint = "it would stop the system: needs a mount of its own";
-        return Err(setup.unsupported(Operation::Freeze, Some(hint)));
-    }
-    Ok(())
 }

@@ -206,6 +206,9 @@ impl Run {
             libc::EOPNOTSUPP | libc::ENOTTY | libc::ENOSYS => {
                 Err(self.scene.unsupported(operation.name(), operation.hint()))
             }
+            libc::EPERM | libc::EACCES => Err(self
+                .scene
+                .unsupported(operation.name(), Some("not permitted: needs root"))),
             libc::EROFS => Err(Error::ReadOnly(self.scene.sandbox.path().into())),
             libc::EIO | libc::ENXIO | libc::ENODEV => Err(Error::Gone {
                 operation: operation.name(),

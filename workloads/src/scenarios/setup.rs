@@ -1,7 +1,8 @@
 //! Before a run: the files that a scenario needs, and what the filesystem can do.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -194,6 +195,22 @@ impl Setup {
     /// The run's surroundings.
     pub fn scene(&self) -> &Arc<Scene> {
         &self.scene
+    }
+
+    /// Refuses an operation on a filesystem that the system itself runs on.
+    pub fn refuse_vital(&self, operation: Operation) -> Result<(), Error> {
+        let device = |path: &Path| std::fs::metadata(path).map(|data| data.dev());
+        let here = self.scene.sandbox.path();
+        let this = device(here).map_err(|error| Error::path(here, error))?;
+        let vital = ["/", "/tmp", "/var", "/usr", "/home", "."].map(Path::new);
+        if vital
+            .iter()
+            .any(|path| device(path).is_ok_and(|device| device == this))
+        {
+            let hint = "the system runs on this filesystem: needs a mount of its own";
+            return Err(self.unsupported(operation, Some(hint)));
+        }
+        Ok(())
     }
 
     /// Whether the filesystem is of the kind that a scenario needs.
