@@ -89,7 +89,7 @@ pub enum Error {
     /// The run was told to stop, and its threads did not come back from the kernel.
     #[error(
         "{threads} threads did not come back within {seconds} s after the end, the last operation being {operation}: \
-         they are blocked in the kernel; {} is left", path.display()
+         they are blocked in the kernel, or fault without end; {} is left", path.display()
     )]
     Stuck {
         /// How many, the actors included.
