@@ -1,5 +1,7 @@
 //! XFS_IOC_SWAPEXT of two files against faults on both, as xfs_fsr does it to defragment.
 
+use std::io;
+
 use super::block::Cell;
 use super::error::Error;
 use super::extents::{Operation, swap};
@@ -33,13 +35,22 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                 match swap(&target.file, &other.file) {
                     // The temporary file must not have more extents than the target.
                     Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                        swap(&other.file, &target.file)
+                        swap(&other.file, &target.file).map_err(again_later)
                     }
                     done => done,
                 }
             })
         })
     }))
+}
+
+/// Between two of some formats no way leads (fs/xfs/xfs_bmap_util.c:xfs_swap_extents_check_format);
+/// the next changes of either file may open one.
+fn again_later(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => io::Error::from_raw_os_error(libc::EAGAIN),
+        _ => error,
+    }
 }
 
 /// Exchanges the data of a range of two files and looks at a page of each.
