@@ -29,6 +29,12 @@ pub enum Command {
     Record(Record),
     /// Judge a trace. Exit status: 0 clean, 1 findings, 2 failed or inconclusive
     Analyze(Analyze),
+    /// Watch live: windows, faults and locks as they happen, and what breaks a rule
+    Top(Top),
+    /// Look through a trace as `top` shows the present, with a time bar
+    Replay(Replay),
+    /// Write a trace's report as one HTML file, with pictures. Exit status as of `analyze`
+    Report(HtmlReport),
     /// Print how locks, operations, faults and windows went, by count and time
     Stats(Stats),
     /// Repeat a trace's run, holding tasks up where its predictions say, until they have been seen.
@@ -42,6 +48,8 @@ pub enum Command {
     Diff(Diff),
     /// Convert a trace for Perfetto, DuckDB, Polars, spreadsheets or flame graphs
     Export(Export),
+    /// Serve OpenMetrics of this machine for Prometheus, until stopped
+    Watch(Watch),
     /// Race page faults against extent manipulation in a directory
     Work(Work),
     /// Run a command in a VM with XFS and ext4 on emulated persistent memory
@@ -169,6 +177,54 @@ pub struct Rules {
     pub format: Format,
 }
 
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Ring buffer a CPU, in MiB; a power of two
+    #[arg(long, value_name = "MIB", default_value_t = 16)]
+    pub ring: u32,
+    /// How to colour
+    #[arg(long, value_enum, default_value_t)]
+    pub color: Color,
+    /// Watch these mount points; default: every XFS and ext4 mounted with DAX
+    #[arg(value_name = "MOUNT")]
+    pub mounts: Vec<PathBuf>,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// Trace to look through
+    #[arg(value_name = "FILE", default_value = "faultline.flt")]
+    pub trace: PathBuf,
+    /// How to colour
+    #[arg(long, value_enum, default_value_t)]
+    pub color: Color,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct HtmlReport {
+    /// Trace to report on
+    #[arg(value_name = "FILE", default_value = "faultline.flt")]
+    pub trace: PathBuf,
+    /// File to write; `-` is stdout
+    #[arg(short, long, value_name = "FILE", default_value = "faultline.html")]
+    pub output: PathBuf,
+}
+
 /// Arguments of `stats`.
 #[derive(Debug, Args)]
 pub struct Stats {
@@ -246,6 +302,26 @@ pub struct Export {
     /// Tables of parquet and csv: events, faults, findings, locks, operations, windows; default: all
     #[arg(long, value_name = "NAME")]
     pub table: Vec<String>,
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Serve http://ADDRESS/metrics
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9817")]
+    pub listen: std::net::SocketAddr,
+    /// Stop after this long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// Ring buffer a CPU, in MiB; a power of two
+    #[arg(long, value_name = "MIB", default_value_t = 16)]
+    pub ring: u32,
+    /// Serve the figures of this trace instead of this machine's
+    #[arg(long, value_name = "FILE", conflicts_with = "mounts")]
+    pub trace: Option<PathBuf>,
+    /// Watch these mount points; default: every XFS and ext4 mounted with DAX
+    #[arg(value_name = "MOUNT")]
+    pub mounts: Vec<PathBuf>,
 }
 
 /// Arguments of `completions`.

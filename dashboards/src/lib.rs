@@ -6,9 +6,12 @@ pub mod cli;
 mod commands;
 pub mod diff;
 pub mod export;
+pub mod html;
+pub mod metrics;
 mod output;
 mod progress;
 pub mod stats;
 mod tables;
+pub mod tui;
 
 pub use commands::run;

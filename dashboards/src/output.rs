@@ -70,19 +70,24 @@ fn through(command: &OsString, text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// True if the reader closed its pipe, whichever layer says so.
+fn is_closed(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let json = cause
+            .downcast_ref::<serde_json::Error>()
+            .and_then(serde_json::Error::io_error_kind);
+        kind.or(json) == Some(io::ErrorKind::BrokenPipe)
+    })
+}
+
 /// Writes to a file, or to stdout for `-`.
 pub fn to(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     if path == Path::new("-") {
         let mut out = BufWriter::new(io::stdout().lock());
         let result = write(&mut out).and_then(|()| out.flush().context("cannot print"));
         return match result {
-            Err(error)
-                if error
-                    .downcast_ref::<io::Error>()
-                    .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_closed(&error) => Ok(()),
             other => other,
         };
     }

@@ -1,11 +1,8 @@
 //! Judges a recorded trace.
 
-use tracer_ebpf::event::{HOOK_BLOCKED, HOOK_INODE, HOOK_TASK, HOOK_TICK};
-
 use crate::{
     judge::{Judge, Report, mining::Hypothesis},
     trace::Trace,
-    units::Nanos,
 };
 
 /// Runs every rule over the whole trace, in one pass.
@@ -45,12 +42,7 @@ fn run(mut judge: Judge, trace: &Trace) -> Judge {
     for mark in trace.marks() {
         judge.mark(mark);
     }
-    let unread = trace.for_each(|cpu, event| match event.head.hook {
-        HOOK_INODE | HOOK_TASK => judge.skip(event.head.task, event.head.seq),
-        HOOK_TICK => judge.tick(Nanos(event.head.time)),
-        HOOK_BLOCKED => judge.blocked(event),
-        _ => judge.event(cpu, event),
-    });
+    let unread = trace.for_each(|cpu, event| judge.record(cpu, event));
     for loss in &unread {
         judge.loss(loss);
     }

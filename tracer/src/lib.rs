@@ -6,6 +6,7 @@ pub mod confirm;
 pub mod hooks;
 pub mod judge;
 pub mod kernel;
+pub mod live;
 pub mod marks;
 pub mod mounts;
 pub mod plan;

@@ -176,7 +176,7 @@ pub fn record(
     let mut plan = resolve_plan(&options.mounts, options.delay)?;
     plan.prefer(options.prefer);
     // The file first: a full disk or a bad path must not cost an attach.
-    let mut header = header(options, &plan);
+    let mut header = header(&options.command, &options.mounts, &plan);
     drop(Writer::create(&options.output, &header)?);
     let mut session = attach(&plan, &options.mounts, options.limits)?;
     header.hooks = session.hooks().to_vec();
@@ -403,7 +403,7 @@ impl Recorder {
     }
 }
 
-fn now() -> Nanos {
+pub(crate) fn now() -> Nanos {
     let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map_or(Duration::ZERO, Duration::from);
     Nanos(time.as_nanos() as u64)
@@ -415,7 +415,7 @@ fn realtime_offset() -> i64 {
     real.as_nanos() as i64 - now().0 as i64
 }
 
-fn header(options: &Options, plan: &Plan) -> Header {
+pub(crate) fn header(command: &[OsString], mounts: &[Mount], plan: &Plan) -> Header {
     let read = |file: &str| {
         fs::read_to_string(format!("/proc/sys/kernel/{file}"))
             .unwrap_or_default()
@@ -428,14 +428,13 @@ fn header(options: &Options, plan: &Plan) -> Header {
         host: read("hostname"),
         cpus: 0,
         recorder: env!("CARGO_PKG_VERSION").to_owned(),
-        command: options
-            .command
+        command: command
             .iter()
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
         realtime_offset: realtime_offset(),
         started: now(),
-        mounts: options.mounts.clone(),
+        mounts: mounts.to_vec(),
         hooks: Vec::new(),
         locks: plan.locks.clone(),
     }
@@ -481,7 +480,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-fn task(record: &TaskRecord) -> Task {
+pub(crate) fn task(record: &TaskRecord) -> Task {
     Task {
         tid: Tid(record.head.task),
         pid: Pid(record.process),
@@ -489,7 +488,7 @@ fn task(record: &TaskRecord) -> Task {
     }
 }
 
-fn inode(record: &InodeRecord) -> Inode {
+pub(crate) fn inode(record: &InodeRecord) -> Inode {
     Inode {
         since: Nanos(record.head.time),
         address: InodeAddress(record.inode),

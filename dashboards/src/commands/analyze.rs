@@ -1,24 +1,27 @@
 //! `faultline analyze`
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use tracer::{analyze::analyze, judge::text, trace::Trace};
 
 use super::exit_code;
-use crate::cli::{Analyze, Format};
+use crate::{
+    cli::{Analyze, Format},
+    output,
+};
 
 /// Judges a trace and prints the report.
 pub fn run(arguments: &Analyze) -> Result<ExitCode> {
     let trace = Trace::open(&arguments.trace)?;
     let report = analyze(&trace);
-    let mut out = std::io::stdout().lock();
     match arguments.format {
-        Format::Text => out.write_all(text::render(&report).as_bytes()),
-        Format::Json => serde_json::to_writer_pretty(&mut out, &report)
-            .map_err(std::io::Error::from)
-            .and_then(|()| out.write_all(b"\n")),
+        Format::Text => output::page(&text::render(&report))?,
+        Format::Json => {
+            let text =
+                serde_json::to_string_pretty(&report).context("cannot write the report as JSON")?;
+            output::print(format!("{text}\n").as_bytes())?;
+        }
     }
-    .context("cannot print the report")?;
     Ok(exit_code(report.verdict))
 }

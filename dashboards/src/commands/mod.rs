@@ -11,10 +11,13 @@ mod export;
 mod infer;
 mod pages;
 mod record;
+mod report;
 mod rules;
 mod selftest;
 mod stats;
+mod top;
 mod vm;
+mod watch;
 mod work;
 
 use std::process::ExitCode;
@@ -33,6 +36,10 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Work(arguments) => work::run(&arguments),
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
+        Command::Replay(arguments) => top::replay(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
         Command::Confirm(arguments) => confirm::run(&arguments),
         Command::Infer(arguments) => infer::run(&arguments),

@@ -354,6 +354,8 @@ pub enum Effect {
     /// `inode_dio_wait`: after it no direct I/O to the file is in flight.
     DrainDirect,
     /// Bytes of a DAX file are about to be read or written by the CPU: `a` offset, `b` length.
+    // As traces of earlier in this version name it.
+    #[serde(alias = "dax-write")]
     DaxTransfer,
     /// Blocks of the span became the file's, as written ones.
     Allocate(Span, Fresh),

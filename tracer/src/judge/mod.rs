@@ -30,20 +30,41 @@ pub mod text;
 mod translations;
 mod window;
 
-use tracer_ebpf::Event;
+use tracer_ebpf::{
+    Event,
+    event::{HOOK_BLOCKED, HOOK_INODE, HOOK_TASK, HOOK_TICK},
+};
 
 use crate::{
-    hooks::{Effect, FilesystemKind},
-    judge::{engine::Engine, facts::Fact, hash::Map, mining::Hypothesis, task::Tasks},
+    hooks::{Effect, FilesystemKind, LockClass, Mode},
+    judge::{
+        engine::Engine, facts::Fact, hash::Map, mining::Hypothesis, operations::Operation,
+        task::Tasks,
+    },
     trace::meta,
     units::{HookId, Ino, Nanos},
 };
 
 pub use inode::InodeIndex;
-pub use order::documented;
+pub use order::{Owner, Resource, documented, excludes};
 pub use report::{Report, Verdict};
 pub use task::TaskId;
 pub use window::{CLOCK_SKEW_NS, FindingIndex, ScopeId};
+
+/// A task has something, or wants it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stake {
+    /// Who.
+    pub task: TaskId,
+    /// What.
+    pub resource: Resource,
+    /// How.
+    pub mode: Mode,
+    /// Since when.
+    pub since: Nanos,
+    /// In what operation it waits; none if it has it.
+    pub wants: Option<Operation>,
+}
 
 /// Judges one run.
 ///
@@ -196,9 +217,29 @@ impl Judge {
         self.engine.facts.swap(list);
     }
 
-    /// Ends the windows that are still open: the run is over.
-    pub fn close(&mut self) {
+    /// The next record of any kind, as a trace or a ring has it.
+    #[inline]
+    pub fn record(&mut self, cpu: u32, event: &Event) {
+        match event.head.hook {
+            HOOK_INODE | HOOK_TASK => self.skip(event.head.task, event.head.seq),
+            HOOK_TICK => self.tick(Nanos(event.head.time)),
+            HOOK_BLOCKED => self.blocked(event),
+            _ => self.event(cpu, event),
+        }
+    }
+
+    /// Looks for cycles in the order of resources so far.
+    pub fn predict(&mut self) {
+        self.engine.predict();
+    }
+
+    /// The run is over: ends the windows that are still open, and says what only its end tells.
+    pub fn close(&mut self, footer: Option<&meta::Footer>) {
         self.engine.close_all();
+        let ended = footer.map_or(Nanos(0), |footer| footer.ended);
+        let now = ended.max(self.engine.now);
+        self.engine.look(&mut self.tasks, now);
+        self.engine.predict();
     }
 
     /// Events taken in.
@@ -227,6 +268,33 @@ impl Judge {
         self.engine.files.get(index).filesystem
     }
 
+    /// Everything that tasks hold or wait for at this moment.
+    pub fn stakes(&self) -> Vec<Stake> {
+        let mut stakes = Vec::new();
+        for task in self.tasks.iter() {
+            stakes.extend(task.account.held(&task.locks).map(|hold| Stake {
+                task: task.id,
+                resource: hold.resource,
+                mode: hold.mode,
+                since: hold.since,
+                wants: None,
+            }));
+            stakes.extend(task.account.waiting.map(|wait| Stake {
+                task: task.id,
+                resource: wait.resource,
+                mode: wait.mode,
+                since: wait.since,
+                wants: Some(wait.operation),
+            }));
+        }
+        stakes
+    }
+
+    /// Pairs of classes of which one was taken by a task that held the other: the held one first.
+    pub fn order(&self) -> Vec<(FilesystemKind, LockClass, LockClass)> {
+        self.engine.order.pairs()
+    }
+
     /// What a hook's events mean.
     pub fn effect(&self, hook: u16) -> Option<Effect> {
         self.effects.get(usize::from(hook)).copied().flatten()
@@ -239,11 +307,7 @@ impl Judge {
 
     /// What the run amounts to. `incomplete` says why the trace ends early, if it does.
     pub fn finish(mut self, footer: Option<&meta::Footer>, incomplete: Option<String>) -> Report {
-        self.engine.close_all();
-        let ended = footer.map_or(Nanos(0), |footer| footer.ended);
-        let now = ended.max(self.engine.now);
-        self.engine.look(&mut self.tasks, now);
-        self.engine.predict();
+        self.close(footer);
         self.report(footer, incomplete)
     }
 }

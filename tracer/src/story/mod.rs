@@ -6,10 +6,7 @@ mod figures;
 mod statistics;
 mod timeline;
 
-use tracer_ebpf::{
-    Event,
-    event::{HOOK_INODE, HOOK_TASK},
-};
+use tracer_ebpf::Event;
 
 use crate::{
     hooks::FilesystemKind,
@@ -84,7 +81,7 @@ impl Story {
         for loss in &unread {
             story.loss(loss);
         }
-        story.judge.close();
+        story.judge.close(trace.footer());
         story.settle(&mut listen);
         let report = story.report(Some(trace));
         Told { story, report }
@@ -124,13 +121,22 @@ impl Story {
 
     /// The next event, of either kind.
     pub fn event(&mut self, cpu: u32, event: &Event, listen: &mut impl FnMut(&Self, &Fact)) {
-        if matches!(event.head.hook, HOOK_INODE | HOOK_TASK) {
-            self.judge.skip(event.head.task, event.head.seq);
-            return;
+        let before = self.judge.events();
+        self.judge.record(cpu, event);
+        if self.judge.events() > before {
+            self.statistics.event(Nanos(event.head.time));
         }
-        self.statistics.event(Nanos(event.head.time));
-        self.judge.event(cpu, event);
         self.settle(listen);
+    }
+
+    /// Time has come to `now`, though there may be no event that says so.
+    pub fn tick(&mut self, now: Nanos) {
+        self.judge.tick(now);
+    }
+
+    /// Looks for what only the whole run so far can tell.
+    pub fn predict(&mut self) {
+        self.judge.predict();
     }
 
     fn settle(&mut self, listen: &mut impl FnMut(&Self, &Fact)) {

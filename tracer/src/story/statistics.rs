@@ -274,6 +274,9 @@ pub struct Statistics {
     pub windows: BTreeMap<(FilesystemKind, Operation), Spans>,
     /// Where locks were waited for: how often, and how long together.
     pub wait_stacks: HashMap<(LockClass, Operation, StackId), (u64, u64)>,
+    /// How often a lock of one class was taken by a task that held one of another, outer class first. A class
+    /// that follows itself is of two files.
+    pub nested: BTreeMap<(FilesystemKind, LockClass, LockClass), u64>,
     /// Locks that are held or wanted now.
     pub locked: BTreeMap<LockKey, Locked>,
     /// Which locks a task appears in.
@@ -302,6 +305,7 @@ impl Statistics {
             faults: BTreeMap::new(),
             windows: BTreeMap::new(),
             wait_stacks: HashMap::new(),
+            nested: BTreeMap::new(),
             locked: BTreeMap::new(),
             involved: HashMap::new(),
         }
@@ -454,6 +458,20 @@ impl Statistics {
         at: Nanos,
         filesystem: Option<FilesystemKind>,
     ) {
+        if let Some(kind) = filesystem {
+            for outer in self.involved.get(&task).into_iter().flatten() {
+                let held = self
+                    .locked
+                    .get(outer)
+                    .is_some_and(|locked| locked.holders.iter().any(|holder| holder.task == task));
+                if held && *outer != key {
+                    *self
+                        .nested
+                        .entry((kind, outer.class, key.class))
+                        .or_default() += 1;
+                }
+            }
+        }
         let locked = self.locked.entry(key).or_default();
         let waiting = locked
             .waiters

@@ -9,10 +9,18 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::time::{ClockId, clock_gettime};
-use tracer::{analyze::analyze, trace::Trace};
+use ratatui::{Terminal, backend::TestBackend};
+use tracer::{
+    analyze::analyze,
+    story::{Story, Timeline},
+    trace::Trace,
+};
 
 use super::{machine, spread::Spread, synthetic};
-use crate::cli::BenchAnalysis;
+use crate::{
+    cli::BenchAnalysis,
+    tui::{self, Feed as _, FileFeed, Palette, State, View, draw},
+};
 
 /// Of the passes of one kind.
 struct Passes {
@@ -50,6 +58,9 @@ fn measure(path: &Path, name: &str, passes: u32) -> Result<()> {
     })?;
     let mut report = None;
     let judge = repeat(passes, || report = Some(analyze(&trace)))?;
+    let model = repeat(passes, || {
+        black_box(Story::of(&trace, Timeline::recent(), |_, _| {}));
+    })?;
     if let Some(report) = report {
         println!(
             "judged    {}: {} findings, {} faults, {} windows, {} meetings",
@@ -66,7 +77,11 @@ fn measure(path: &Path, name: &str, passes: u32) -> Result<()> {
         "", "best", "median", "worst", "best, CPU time", "peak RSS"
     );
     let rate = |seconds: f64| events as f64 / seconds / 1e6;
-    for (name, passes) in [("decode", &decode), ("decode + judge", &judge)] {
+    for (name, passes) in [
+        ("decode", &decode),
+        ("decode + judge", &judge),
+        ("and the model", &model),
+    ] {
         let peak = passes.peak.map_or("unknown".to_owned(), |bytes| {
             format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
         });
@@ -78,7 +93,60 @@ fn measure(path: &Path, name: &str, passes: u32) -> Result<()> {
             rate(passes.cpu.min),
         );
     }
+    screen(&trace)
+}
+
+/// What `top` and `replay` cost beside the model: figures made anew and the screen drawn, as often as they are.
+fn screen(trace: &Trace) -> Result<()> {
+    const SIZE: (u16, u16) = (250, 60);
+    let (mut feed, mut model) = FileFeed::new(trace);
+    feed.finish(&mut model);
+    let mut terminal = Terminal::new(TestBackend::new(SIZE.0, SIZE.1))
+        .context("cannot make a screen in memory")?;
+    println!("\nscreen of {} x {}, the model at its end", SIZE.0, SIZE.1);
+    let refresh = cpu_of(20, || {
+        model.refresh_now();
+        Ok(())
+    })?;
+    for view in View::ALL {
+        let mut state = State {
+            view,
+            ..State::default()
+        };
+        let drawn = cpu_of(20, || {
+            let position = feed.position();
+            terminal
+                .draw(|frame| {
+                    draw(
+                        frame,
+                        &model,
+                        &mut state,
+                        position.as_ref(),
+                        Palette::new(true),
+                    );
+                })
+                .context("cannot draw")?;
+            Ok(())
+        })?;
+        let share = drawn / tui::FRAME.as_secs_f64() + refresh / tui::REFRESH.as_secs_f64();
+        println!(
+            "{:16} {:6.2} ms a frame, {:6.2} ms for the figures: {:.1} % of a core",
+            view.name(),
+            drawn * 1e3,
+            refresh * 1e3,
+            share * 100.0
+        );
+    }
     Ok(())
+}
+
+/// Seconds of processor time that one of `count` repetitions takes.
+fn cpu_of(count: u32, mut what: impl FnMut() -> Result<()>) -> Result<f64> {
+    let before = cpu_time()?;
+    for _ in 0..count {
+        what()?;
+    }
+    Ok((cpu_time()? - before).as_secs_f64() / f64::from(count))
 }
 
 fn repeat(passes: u32, mut pass: impl FnMut()) -> Result<Passes> {

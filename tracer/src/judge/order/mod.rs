@@ -28,7 +28,7 @@ use documented::Orders;
 
 pub use documented::broken;
 pub use freeze::{Doubts, FreezeSeen, judge as judge_freeze, needs_protection};
-pub use resource::{Account, Blocked, Hold, Owner, Resource, Wait};
+pub use resource::{Account, Blocked, Hold, Owner, Resource, Wait, excludes};
 pub use waits::{Leak, Waits};
 
 const CLASSES: usize = LockClass::ALL.len();
@@ -119,6 +119,24 @@ pub struct Order {
 }
 
 impl Order {
+    /// Pairs of classes of which one was taken, or asked for, by a task that held the other: the held one first.
+    pub fn pairs(&self) -> Vec<(FilesystemKind, LockClass, LockClass)> {
+        let mut pairs = Vec::new();
+        for filesystem in FilesystemKind::ALL {
+            let seen = &self.seen[filesystem as usize];
+            for held in LockClass::ALL {
+                let at = held as usize * MODES;
+                let within: u64 = seen[at..at + MODES].iter().fold(0, |all, row| all | row);
+                for wanted in LockClass::ALL {
+                    if within >> (wanted as usize * MODES) & ((1 << MODES) - 1) != 0 {
+                        pairs.push((filesystem, held, wanted));
+                    }
+                }
+            }
+        }
+        pairs
+    }
+
     /// A task took a resource for which it would have waited, or waits for it. It is not yet among
     /// what the task holds.
     #[inline]

@@ -1,0 +1,46 @@
+//! `faultline top` and `faultline replay`
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use tracer::{attach::Limits, live::Live, plan::Prefer, trace::Trace};
+
+use super::record::watched;
+use crate::{
+    cli::{Replay, Top},
+    tui::{self, FileFeed, Palette, RingFeed},
+};
+
+/// Shows this machine.
+pub fn top(arguments: &Top) -> Result<ExitCode> {
+    let live = attach(&arguments.mounts, arguments.ring)?;
+    let (mut feed, mut model) = RingFeed::new(live);
+    tui::run(&mut feed, &mut model, Palette::chosen(arguments.color))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows a trace.
+pub fn replay(arguments: &Replay) -> Result<ExitCode> {
+    let trace = Trace::open(&arguments.trace)?;
+    let (mut feed, mut model) = FileFeed::new(&trace);
+    tui::run(&mut feed, &mut model, Palette::chosen(arguments.color))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Attaches to the mounts that were named, or every one that uses DAX.
+pub(super) fn attach(mounts: &[std::path::PathBuf], ring: u32) -> Result<Live> {
+    if !ring.is_power_of_two() || !(1..=1024).contains(&ring) {
+        bail!("--ring {ring} does not fit: give a power of two from 1 to 1024 (MiB)");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("watching needs root: it loads eBPF programs (CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN)");
+    }
+    let limits = Limits {
+        ring_bytes: ring << 20,
+    };
+    Ok(Live::attach(
+        &watched(mounts)?,
+        limits,
+        Prefer::Trampolines,
+    )?)
+}

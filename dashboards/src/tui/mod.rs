@@ -1,0 +1,16 @@
+//! `top` and `replay`: one program, which cannot tell a machine from a trace.
+
+mod feed;
+mod keys;
+mod model;
+mod palette;
+mod state;
+mod terminal;
+mod views;
+
+pub use feed::{Feed, FileFeed, Position, RingFeed, Transport};
+pub use model::{Model, REFRESH};
+pub use palette::Palette;
+pub use state::{Outcome, State, View};
+pub use terminal::{FRAME, run};
+pub use views::draw;

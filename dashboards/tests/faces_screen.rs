@@ -1,0 +1,241 @@
+//! Every view of `replay` at four sizes, of a recorded trace; and what keys and the mouse do.
+
+use std::time::Duration;
+
+use crossterm::event::{
+    Event, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+use dashboards::tui::{Feed, FileFeed, Model, Outcome, Palette, State, View, draw};
+use ratatui::{Terminal, backend::TestBackend};
+use tracer::trace::Trace;
+
+const BROKEN: &str = "tests/traces/xfs-punch-unlocked.flt";
+const SIZES: [(u16, u16); 4] = [(80, 24), (120, 40), (200, 50), (250, 60)];
+
+struct Session<'t> {
+    feed: FileFeed<'t>,
+    model: Model,
+    state: State,
+}
+
+impl<'t> Session<'t> {
+    fn open(trace: &'t Trace) -> Self {
+        let (mut feed, mut model) = FileFeed::new(trace);
+        feed.finish(&mut model);
+        Self {
+            feed,
+            model,
+            state: State::default(),
+        }
+    }
+
+    fn screen(&mut self, (width, height): (u16, u16), palette: Palette) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        let position = self.feed.position();
+        terminal
+            .draw(|frame| {
+                draw(
+                    frame,
+                    &self.model,
+                    &mut self.state,
+                    position.as_ref(),
+                    palette,
+                )
+            })
+            .unwrap();
+        terminal.backend().to_string()
+    }
+
+    fn plain(&mut self) -> String {
+        self.screen((120, 40), Palette::new(false))
+    }
+
+    fn input(&mut self, event: &Event) -> Outcome {
+        let outcome = self.state.input(event, &mut self.model, &mut self.feed);
+        self.feed.finish(&mut self.model);
+        outcome
+    }
+
+    fn key(&mut self, code: KeyCode) -> Outcome {
+        let outcome = self.input(&Event::Key(KeyEvent::new(code, KeyModifiers::NONE)));
+        self.plain();
+        outcome
+    }
+
+    fn keys(&mut self, text: &str) {
+        for character in text.chars() {
+            self.key(KeyCode::Char(character));
+        }
+    }
+}
+
+#[test]
+fn every_view_at_four_sizes() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    for view in View::ALL {
+        for size in SIZES {
+            session.state = State {
+                view,
+                ..State::default()
+            };
+            let name = format!("{}-{}x{}", view.name().to_lowercase(), size.0, size.1);
+            insta::assert_snapshot!(name, session.screen(size, Palette::new(false)));
+        }
+    }
+}
+
+/// Waits are on the screen only while they last.
+#[test]
+fn a_moment_at_which_a_task_waits() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    session.keys("4{");
+    for _ in 0..200 {
+        session.key(KeyCode::Char(']'));
+        let screen = session.plain();
+        if screen.contains("──▶") {
+            assert!(screen.contains("waits, no cycle"), "{screen}");
+            session.keys("2");
+            let locks = session.plain();
+            assert!(locks.contains("waits "), "{locks}");
+            return;
+        }
+    }
+    panic!("nobody ever waited");
+}
+
+#[test]
+fn colours_change_no_character() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    for view in View::ALL {
+        session.state.view = view;
+        let plain = session.screen((120, 40), Palette::new(false));
+        assert_eq!(session.screen((120, 40), Palette::new(true)), plain);
+    }
+}
+
+#[test]
+fn no_size_breaks_a_view() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    for help in [false, true] {
+        for view in View::ALL {
+            for size in [
+                (1, 1),
+                (2, 3),
+                (10, 2),
+                (20, 5),
+                (40, 12),
+                (300, 100),
+                (17, 60),
+            ] {
+                session.state.view = view;
+                session.state.help = help;
+                session.screen(size, Palette::new(true));
+                // What is clicked need not be there any more.
+                session.input(&click(size.0.saturating_sub(1), size.1 / 2));
+            }
+        }
+    }
+}
+
+fn click(column: u16, row: u16) -> Event {
+    Event::Mouse(MouseEvent {
+        kind: MouseEventKind::Down(MouseButton::Left),
+        column,
+        row,
+        modifiers: KeyModifiers::NONE,
+    })
+}
+
+#[test]
+fn from_a_finding_to_its_moment() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    session.keys("5");
+    let finding = session.model.report.findings[0].clone();
+    session.key(KeyCode::Enter);
+    assert_eq!(session.state.view, View::Windows);
+    let (file, from, to) = session.state.places.shown.unwrap();
+    assert_eq!(file, finding.file);
+    assert!(from <= finding.time_ns && finding.time_ns <= to);
+    let screen = session.plain();
+    assert!(screen.contains('▒') && screen.contains('◆'), "{screen}");
+    insta::assert_snapshot!("finding-in-windows", screen);
+}
+
+#[test]
+fn the_time_bar() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    session.plain();
+    let whole = session.model.report.events;
+    session.keys("{");
+    assert!(session.model.report.events < 5);
+    // The first occurrence makes a finding; its best witness is what the bar marks.
+    session.keys("n");
+    let found = session.feed.position().unwrap();
+    assert_eq!(found.at, found.findings[0]);
+    assert_eq!(session.model.report.findings.len(), 1);
+    let bar = session.state.places.bar;
+    session.input(&click(bar.right() - 1, bar.y));
+    assert_eq!(session.model.report.events, whole);
+    session.input(&click(bar.x + bar.width / 2, bar.y));
+    let position = session.feed.position().unwrap();
+    let middle = position.from.0 + (position.to.0 - position.from.0) / 2;
+    let off = position.at.0.abs_diff(middle) as f64 / (position.to.0 - position.from.0) as f64;
+    assert!(off < 0.02, "{off}");
+}
+
+#[test]
+fn playing_goes_on_by_itself() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    session.keys("{");
+    let before = session.feed.position().unwrap().at;
+    session.state.input(
+        &Event::Key(KeyEvent::new(KeyCode::Char(' '), KeyModifiers::NONE)),
+        &mut session.model,
+        &mut session.feed,
+    );
+    let mut turns = 0;
+    while session.feed.position().unwrap().at <= before {
+        let pause = session
+            .feed
+            .advance(&mut session.model, Duration::from_millis(5))
+            .unwrap();
+        std::thread::sleep(pause);
+        turns += 1;
+        assert!(turns < 1000, "it stands still");
+    }
+    session.keys(" ");
+    assert!(!session.feed.position().unwrap().playing);
+}
+
+#[test]
+fn filters_tabs_and_help() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    session.keys("2");
+    assert!(session.plain().contains("ilock"));
+    session.keys("/invalidate");
+    session.key(KeyCode::Enter);
+    let filtered = session.plain();
+    assert!(filtered.contains("invalidate_lock") && !filtered.contains("xfs ilock"));
+    session.key(KeyCode::Esc);
+    assert!(session.plain().contains("xfs ilock"));
+    session.keys("?");
+    let help = session.plain();
+    assert!(
+        help.contains("order by wait") && help.contains("play or stop"),
+        "{help}"
+    );
+    insta::assert_snapshot!("help", help);
+    session.keys("?");
+    let (tab, view) = session.state.places.tabs[4];
+    session.input(&click(tab.x + 1, tab.y));
+    assert_eq!(session.state.view, view);
+    assert_eq!(session.key(KeyCode::Char('q')), Outcome::Quit);
+}

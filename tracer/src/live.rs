@@ -1,0 +1,173 @@
+//! What the rings hold, as one stream by time, for those who look on instead of recording.
+
+use std::{collections::HashSet, io, time::Duration};
+
+use tracer_ebpf::Event;
+
+use crate::{
+    attach::{Health, Limits, Record, Session},
+    kernel::symbols::Symbols,
+    plan::Prefer,
+    record::{self, RecordError},
+    trace::{Header, Inode, Loss, LossCause, Mount, Stack, Task},
+    units::{Nanos, StackId},
+};
+
+/// Events are given out when they are this old: what other CPUs recorded before has arrived by then.
+const HOLD_BACK_NS: u64 = 20_000_000;
+/// Losses are asked for this often, nanoseconds.
+const CHECK_EVERY: u64 = 500_000_000;
+
+/// One thing from the rings.
+#[derive(Debug)]
+pub enum Item<'a> {
+    /// Something a task did, on a CPU.
+    Event(u32, &'a Event),
+    /// A file, before its first event.
+    Inode(Inode),
+    /// A task, before its first event.
+    Task(Task),
+    /// A stack, not after its event.
+    Stack(Stack),
+    /// Events that are missing.
+    Loss(Loss),
+    /// Time has come to this.
+    Now(Nanos),
+}
+
+/// Hooks in place, and what they deliver. Dropping it detaches everything.
+pub struct Live {
+    session: Session,
+    header: Header,
+    symbols: Symbols,
+    stacks: HashSet<i32>,
+    /// Not yet given out.
+    waiting: Vec<(u32, Event)>,
+    health: Health,
+    checked: Nanos,
+}
+
+impl Live {
+    /// Attaches to `mounts`.
+    ///
+    /// # Errors
+    /// As of [`record::record`].
+    pub fn attach(mounts: &[Mount], limits: Limits, prefer: Prefer) -> Result<Self, RecordError> {
+        let mut plan = record::resolve_plan(mounts, None)?;
+        plan.prefer(prefer);
+        let session = record::attach(&plan, mounts, limits)?;
+        let mut header = record::header(&[], mounts, &plan);
+        header.hooks = session.hooks().to_vec();
+        header.cpus = session.cpus();
+        Ok(Self {
+            session,
+            // After the attach: the programs and trampolines have symbols by now.
+            symbols: Symbols::load().map_err(RecordError::Symbols)?,
+            stacks: HashSet::new(),
+            waiting: Vec::new(),
+            health: Health::default(),
+            checked: header.started,
+            header,
+        })
+    }
+
+    /// What is attached where.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Waits until there is something in the rings, at most this long.
+    pub fn wait(&self, limit: Duration) -> io::Result<()> {
+        self.session.wait(limit)
+    }
+
+    /// Takes what the rings hold, and gives out what is old enough; returns how many events it gave.
+    pub fn drain(&mut self, mut visit: impl FnMut(Item<'_>)) -> usize {
+        let before = record::now();
+        let Self {
+            session,
+            waiting,
+            stacks,
+            symbols,
+            ..
+        } = self;
+        let mut new_stacks = Vec::new();
+        session.drain(|cpu, record| match record {
+            Record::Event(event) => {
+                if event.head.stack >= 0 && stacks.insert(event.head.stack) {
+                    new_stacks.push(event.head.stack);
+                }
+                waiting.push((cpu, *event));
+            }
+            Record::Inode(record) => {
+                visit(Item::Inode(record::inode(record)));
+                let inode = record.inode;
+                let head = record.head;
+                waiting.push((
+                    cpu,
+                    Event {
+                        head,
+                        inode,
+                        ..Event::default()
+                    },
+                ));
+            }
+            Record::Task(record) => {
+                visit(Item::Task(record::task(record)));
+                let head = record.head;
+                waiting.push((
+                    cpu,
+                    Event {
+                        head,
+                        ..Event::default()
+                    },
+                ));
+            }
+        });
+        for id in new_stacks {
+            let id = StackId(id as u32);
+            if let Some(frames) = session.stack(id) {
+                let frames = symbols.stack(&frames);
+                visit(Item::Stack(Stack { id, frames }));
+            }
+        }
+        // Stable: events of one CPU keep their ring's order.
+        waiting.sort_by_key(|(_, event)| event.head.time);
+        let old = before.0.saturating_sub(HOLD_BACK_NS);
+        let ready = waiting.partition_point(|(_, event)| event.head.time <= old);
+        for (cpu, event) in waiting.drain(..ready) {
+            visit(Item::Event(cpu, &event));
+        }
+        if before.0.saturating_sub(self.checked.0) >= CHECK_EVERY {
+            self.check(before, &mut visit);
+            visit(Item::Now(Nanos(old)));
+        }
+        ready
+    }
+
+    fn check(&mut self, to: Nanos, visit: &mut impl FnMut(Item<'_>)) {
+        let health = self.session.health();
+        let from = self.checked;
+        let mut report = |cpu, count: u64, cause| {
+            if count > 0 {
+                visit(Item::Loss(Loss {
+                    cpu,
+                    from,
+                    to,
+                    count,
+                    cause,
+                }));
+            }
+        };
+        for (&(cpu, cause), &count) in &health.lost {
+            let before = self.health.lost.get(&(cpu, cause)).copied().unwrap_or(0);
+            report(Some(cpu), count.saturating_sub(before), cause);
+        }
+        for (&hook, &count) in &health.missed {
+            let before = self.health.missed.get(&hook).copied().unwrap_or(0);
+            report(None, count.saturating_sub(before), LossCause::Missed);
+        }
+        self.health = health;
+        self.checked = to;
+    }
+}
