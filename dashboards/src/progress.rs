@@ -77,6 +77,7 @@ pub fn recording(open_end: bool) -> impl FnMut(Recording) {
         Recording::Recording { events, lost } => {
             line.say(&format!("recording: {events} events, {lost} lost"), false);
         }
+        Recording::Hang(sentence) => line.say(&sentence, true),
     }
 }
 

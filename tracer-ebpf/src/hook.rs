@@ -52,6 +52,10 @@ pub enum Role {
     Act = 3,
     /// A task ends: forget it.
     Exit = 4,
+    /// Something that the task holds or waits for and that is no lock of an inode; kept inside a scope.
+    Resource = 5,
+    /// The task goes to sleep; kept if something armed it (`MORE_ARMS`), and reported as that says.
+    Sleep = 6,
 }
 
 /// How a lock event changes the task's hold on the exclusion lock, for the kernel-side stack policy.
@@ -99,13 +103,26 @@ pub const SPEC_STATE: u8 = 1 << 6;
 /// Counts only directly inside the operation that `pair` opened.
 pub const SPEC_WITHIN: u8 = 1 << 7;
 
+/// Take a kernel stack the first time that this fires in the task's present state: same operation, same
+/// kinds of locks held.
+pub const MORE_FIRST: u8 = 1 << 0;
+/// Report `FLAG_FREEZE_*` in write faults of shared mappings. For [`Role::Enter`], `second[0]` leads to
+/// the mapping's `vm_flags`.
+pub const MORE_FREEZE: u8 = 1 << 1;
+/// If payload `c` is not 0, the task's next sleep is reported, with this inode and payload `a`, as the hook
+/// `pair`.
+pub const MORE_ARMS: u8 = 1 << 2;
+/// Is not itself reported.
+pub const MORE_QUIET: u8 = 1 << 3;
+
 /// Everything one attached program knows.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HookSpec {
     /// Reported in every event.
     pub id: u16,
-    /// `Role::Leave` and `SPEC_WITHIN`: the id of the `Enter`.
+    /// `Role::Leave` and `SPEC_WITHIN`: the id of the `Enter`. `MORE_ARMS`: the id under which a sleep is
+    /// reported. `Role::Resource`: its kind.
     pub pair: u16,
     /// A [`Role`].
     pub role: u8,
@@ -117,8 +134,10 @@ pub struct HookSpec {
     pub success: u8,
     /// Mode of the exclusion lock that the act needs: 0 none, 1 shared, 2 exclusive.
     pub needs: u8,
+    /// `MORE_*`.
+    pub more: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 6],
     /// If not 0, payload `c` must have one of these bits.
     pub guard: u64,
     /// Payload `c` must have none of these bits.
@@ -165,8 +184,19 @@ pub struct KernelLayout {
     pub inode_pages: u32,
     /// `inode.i_dio_count`
     pub inode_direct: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `mm_struct.mmap_lock`
+    pub mm_lock: u32,
+    /// `super_block.s_writers.rw_sem[SB_FREEZE_PAGEFAULT - 1].read_count`; 0 if it cannot be read.
+    pub sb_pagefault: u32,
+    /// CPUs that the kernel may ever have.
+    pub cpus: u32,
+    /// A fault's freeze protection is looked at if none of these bits is set in its first record's
+    /// number: reading every CPU's counter costs.
+    pub freeze_mask: u32,
+    /// Address of `__per_cpu_offset`.
+    pub per_cpu_offset: u64,
 }
 
 /// A watched filesystem; the value of the `WATCHED` map, keyed by `s_dev`.

@@ -3,6 +3,7 @@
 pub mod analyze;
 pub mod attach;
 pub mod confirm;
+mod hang;
 pub mod hooks;
 pub mod judge;
 pub mod kernel;

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use tracer_ebpf::hook::{
-    Hold, HookSpec, KernelLayout, MAX_DEREFS, Path, Role, SOURCE_NONE, SOURCE_RETURN, SPEC_KNOWN,
-    SPEC_OWN, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN,
-    Watched,
+    Hold, HookSpec, KernelLayout, MAX_DEREFS, MORE_ARMS, MORE_FIRST, MORE_FREEZE, MORE_QUIET, Path,
+    Role, SOURCE_NONE, SOURCE_RETURN, SPEC_KNOWN, SPEC_OWN, SPEC_SIZE, SPEC_STACK,
+    SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Watched,
 };
 
 use crate::{
     hooks::{
-        Effect, FILESYSTEMS, Filesystem, FilesystemKind, GENERIC, Hook, LockAction, LockPlace,
-        Mode, Side, Source, Stacks, Step, Success, Target, VFS_LOCKS, Way, pauses::Pause,
+        Effect, EntryAction, FILESYSTEMS, Filesystem, FilesystemKind, GENERIC, Hook, LockAction,
+        LockPlace, Mode, Side, Source, Stacks, Step, Success, Target, VFS_LOCKS, Way,
+        pauses::Pause,
     },
     kernel::{
         symbols::Symbols,
@@ -184,14 +185,42 @@ impl Plan {
         }
         Ok(Self {
             rows,
-            layout: layout(types)?,
+            layout: layout(types, symbols)?,
             locks,
             bounds,
         })
     }
 }
 
-fn layout(types: &KernelTypes) -> Result<KernelLayout, TypesError> {
+/// Counters of more CPUs are not read (tracer-ebpf: identity.rs).
+const MAX_CPUS: u32 = 128;
+/// Reading as many counters costs less than a fault's other records.
+const FEW_CPUS: u32 = 4;
+/// include/linux/fs.h: SB_FREEZE_PAGEFAULT is 2; its semaphore is the second.
+const PAGEFAULT_LEVEL: u32 = 1;
+
+/// Where a superblock's count of write faults under freeze protection is.
+fn freeze_readers(types: &KernelTypes) -> Result<u32, TypesError> {
+    let semaphores = types.field("super_block", "s_writers.rw_sem")?.offset;
+    let size = types.struct_size("percpu_rw_semaphore")?;
+    let count = types.field("percpu_rw_semaphore", "read_count")?.offset;
+    Ok(semaphores + PAGEFAULT_LEVEL * size + count)
+}
+
+/// CPUs that the kernel may ever have, from a list like `0-3,8`; 0 if it says nothing.
+fn possible_cpus() -> u32 {
+    std::fs::read_to_string("/sys/devices/system/cpu/possible")
+        .ok()
+        .and_then(|list| {
+            let last = list.trim().rsplit([',', '-']).next()?;
+            last.parse::<u32>().ok()
+        })
+        .map_or(0, |last| last + 1)
+}
+
+fn layout(types: &KernelTypes, symbols: &Symbols) -> Result<KernelLayout, TypesError> {
+    let per_cpu_offset = symbols.per_cpu_offset();
+    let cpus = possible_cpus();
     let offset = |structure, field| types.field(structure, field).map(|found| found.offset);
     Ok(KernelLayout {
         inode_sb: offset("inode", "i_sb")?,
@@ -208,13 +237,37 @@ fn layout(types: &KernelTypes) -> Result<KernelLayout, TypesError> {
         dentry_name: offset("dentry", "d_name.name")?,
         inode_pages: offset("inode", "i_data.nrpages")?,
         inode_direct: offset("inode", "i_dio_count")?,
-        reserved: 0,
+        task_mm: offset("task_struct", "mm")?,
+        mm_lock: offset("mm_struct", "mmap_lock")?,
+        sb_pagefault: if per_cpu_offset == 0 || cpus > MAX_CPUS {
+            0
+        } else {
+            freeze_readers(types).unwrap_or(0)
+        },
+        cpus,
+        freeze_mask: if cpus <= FEW_CPUS { 0 } else { 63 },
+        per_cpu_offset,
     })
 }
 
-/// Gives every `Leave` the id of the `Enter` on the same function, and every `LookUp` that of its
-/// operation's.
+/// Gives every `Leave` the id of the `Enter` on the same function, every `LookUp` that of its operation's,
+/// whatever arms a sleep the id under which that is reported, and resources their kind.
 fn pair(rows: &mut [Row]) {
+    let asleep = rows
+        .iter()
+        .find(|row| row.hook.effect == Effect::LayoutWait)
+        .map(|row| row.id);
+    for row in rows.iter_mut() {
+        let Ok((spec, _)) = &mut row.resolved else {
+            continue;
+        };
+        match (row.hook.effect, asleep) {
+            (Effect::LayoutScan(_), Some(id)) => spec.pair = id.0,
+            (Effect::EntryLock(EntryAction::Wait), _) => spec.pair = row.id.0,
+            (Effect::Resource(class, _), _) => spec.pair = class as u16,
+            _ => {}
+        }
+    }
     for index in 0..rows.len() {
         let (entry, function) = match (rows[index].hook.effect, rows[index].hook.target) {
             (Effect::Leave(entry), Target::Function(function, _)) => (entry, Some(function)),
@@ -279,7 +332,8 @@ fn resolve(
                 Some(Mode::Shared) => 1,
                 Some(Mode::Excl) => 2,
             },
-            reserved: [0; 7],
+            more: more(hook),
+            reserved: [0; 6],
             guard: hook.guard,
             without: hook.without,
             exactly: hook.exactly,
@@ -307,15 +361,14 @@ fn role(effect: Effect) -> Role {
         Effect::Leave(_) => Role::Leave,
         Effect::Lock(_) | Effect::PauseUnlocked => Role::Lock,
         Effect::TaskExit => Role::Exit,
+        Effect::Resource(..) => Role::Resource,
+        Effect::LayoutWait => Role::Sleep,
         Effect::Invalidate(..)
         | Effect::LayoutScan(_)
         | Effect::ChangeExtents(_)
         | Effect::ConvertExtents(_)
         | Effect::Install(_)
         | Effect::EntryLock(_)
-        | Effect::Resource(..)
-        | Effect::LayoutWait
-        | Effect::UpdateTime
         | Effect::Invalidated
         | Effect::DrainDirect
         | Effect::DaxTransfer
@@ -339,7 +392,9 @@ fn hold(effect: Effect) -> Hold {
         Effect::Lock(LockAction::Acquire(Mode::Excl) | LockAction::TryAcquire(Mode::Excl)) => {
             Hold::Exclusive
         }
-        Effect::Lock(LockAction::Release(_)) => Hold::Drop,
+        Effect::Lock(LockAction::Release(_)) | Effect::Resource(_, LockAction::Release(_)) => {
+            Hold::Drop
+        }
         Effect::PauseUnlocked => Hold::Only,
         _ => Hold::Keep,
     }
@@ -371,6 +426,20 @@ fn flags(hook: &Hook) -> u8 {
         Stacks::Always => SPEC_STACK,
     };
     scope | stacks
+}
+
+fn more(hook: &Hook) -> u8 {
+    match hook.effect {
+        Effect::Lock(LockAction::Acquire(_) | LockAction::TryAcquire(_)) => {
+            MORE_FIRST | MORE_FREEZE
+        }
+        Effect::Resource(_, LockAction::Acquire(_) | LockAction::TryAcquire(_)) => MORE_FIRST,
+        Effect::Enter(entry) if entry.is_fault() => MORE_FREEZE,
+        Effect::Install(_) => MORE_FREEZE,
+        Effect::LayoutScan(_) => MORE_ARMS,
+        Effect::EntryLock(EntryAction::Wait) => MORE_QUIET,
+        _ => 0,
+    }
 }
 
 fn path(types: &KernelTypes, way: Way) -> Result<Path, TypesError> {

@@ -18,6 +18,7 @@ use tracer_ebpf::{
 
 use crate::{
     attach::{AttachError, Health, Limits, Mounted, Record, Session},
+    hang::HangWatch,
     hooks::FILESYSTEMS,
     kernel::{
         symbols::Symbols,
@@ -69,12 +70,14 @@ pub struct Summary {
     pub lost: u64,
     /// How the command ended.
     pub status: Option<ExitStatus>,
+    /// The command could not be ended: it is stuck in the kernel.
+    pub stuck: bool,
     /// From attach to detach.
     pub elapsed: Duration,
 }
 
 /// How far it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Progress {
     /// Reading the kernel's types and attaching hooks.
     Attaching,
@@ -92,6 +95,8 @@ pub enum Progress {
         /// Lost.
         lost: u64,
     },
+    /// Tasks do not go on: a sentence of a finding.
+    Hang(String),
 }
 
 /// Why recording failed.
@@ -196,6 +201,7 @@ pub fn record(
         lost: 0,
         marks: None,
         said: Vec::new(),
+        hang: HangWatch::new(&header.hooks, &options.output),
     };
     let attached = header
         .hooks
@@ -210,8 +216,10 @@ pub fn record(
     let (mut child, marks) = spawn(&options.command)?;
     recorder.marks = marks;
     let outcome = recorder.follow(&mut session, child.as_mut(), options.limit, stop, progress);
-    let status = match (outcome, child) {
-        (Ok(status), _) => status,
+    let (status, stuck) = match (outcome, child) {
+        (Ok(Ended::Not), _) => (None, false),
+        (Ok(Ended::Command(status)), _) => (Some(status), false),
+        (Ok(Ended::Stuck), _) => (None, true),
         (Err(error), child) => {
             // The command must not outlive the recorder that it ran under.
             if let Some(mut child) = child {
@@ -238,6 +246,7 @@ pub fn record(
         bytes: written.bytes,
         lost,
         status,
+        stuck,
         elapsed: started.elapsed(),
     })
 }
@@ -253,6 +262,17 @@ struct Recorder {
     lost: u64,
     marks: Option<Receiver>,
     said: Vec<Mark>,
+    hang: HangWatch,
+}
+
+/// How the command under test ended.
+enum Ended {
+    /// There is none.
+    Not,
+    /// By itself, or as it was told.
+    Command(ExitStatus),
+    /// Not even SIGKILL ends it.
+    Stuck,
 }
 
 impl Recorder {
@@ -263,7 +283,7 @@ impl Recorder {
         limit: Option<Duration>,
         stop: &AtomicBool,
         progress: &mut dyn FnMut(Progress),
-    ) -> Result<Option<ExitStatus>, RecordError> {
+    ) -> Result<Ended, RecordError> {
         let started = Instant::now();
         let mut flushed = Instant::now();
         loop {
@@ -272,32 +292,46 @@ impl Recorder {
             self.listen()?;
             if flushed.elapsed() >= FLUSH_EVERY {
                 self.check(session);
+                self.look_for_hangs()?;
                 self.writer.flush()?;
+                self.hang.judge();
                 flushed = Instant::now();
                 progress(Progress::Recording {
                     events: self.events,
                     lost: self.lost,
                 });
             }
+            for sentence in self.hang.news() {
+                progress(Progress::Hang(sentence));
+            }
             let over = stop.load(Ordering::Relaxed)
                 || limit.is_some_and(|limit| started.elapsed() >= limit);
-            let status = match child.as_deref_mut() {
-                Some(child) if over => Some(end(child).map_err(RecordError::Wait)?),
-                Some(child) => child.try_wait().map_err(RecordError::Wait)?,
-                None if over => None,
+            let ended = match child.as_deref_mut() {
+                Some(child) if over => end(child).map_err(RecordError::Wait)?,
+                Some(child) => match child.try_wait().map_err(RecordError::Wait)? {
+                    Some(status) => Ended::Command(status),
+                    None => continue,
+                },
+                None if over => Ended::Not,
                 None => continue,
             };
-            if over || status.is_some() {
-                while self.take(session)? > 0 {}
-                self.listen()?;
-                self.check(session);
-                progress(Progress::Recording {
-                    events: self.events,
-                    lost: self.lost,
-                });
-                return Ok(status);
-            }
+            while self.take(session)? > 0 {}
+            self.listen()?;
+            self.check(session);
+            self.look_for_hangs()?;
+            progress(Progress::Recording {
+                events: self.events,
+                lost: self.lost,
+            });
+            return Ok(ended);
         }
+    }
+
+    /// Writes down what tasks that do not go on are in the middle of.
+    fn look_for_hangs(&mut self) -> Result<(), RecordError> {
+        let (events, stacks) = self.hang.look(now());
+        self.writer.stacks(&stacks);
+        Ok(self.writer.events(0, &events)?)
     }
 
     /// Moves what the workload said into the file.
@@ -318,6 +352,7 @@ impl Recorder {
             writer,
             batch,
             stacks,
+            hang,
             ..
         } = self;
         let count = session.drain(|cpu, record| {
@@ -333,6 +368,7 @@ impl Recorder {
                     if event.head.stack >= 0 && stacks.insert(event.head.stack) {
                         new_stacks.push(event.head.stack);
                     }
+                    hang.event(event);
                     batch.push(*event);
                 }
                 // Kept as events too: they count in their task's sequence.
@@ -345,6 +381,7 @@ impl Recorder {
                     });
                 }
                 Record::Task(record) => {
+                    hang.task(record.head.task);
                     writer.tasks(&[task(record)]);
                     batch.push(Event {
                         head: record.head,
@@ -456,20 +493,28 @@ fn spawn(command: &[OsString]) -> Result<(Option<Child>, Option<Receiver>), Reco
     Ok((Some(child), Some(marks)))
 }
 
-/// Asks the command to end, and kills it if it does not.
-fn end(child: &mut Child) -> io::Result<ExitStatus> {
+/// Asks the command to end, kills it if it does not, and gives up if that does not help: a task that is
+/// stuck in the kernel cannot be waited for, and the trace of it is what matters.
+fn end(child: &mut Child) -> io::Result<Ended> {
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     // It may have ended by itself meanwhile.
     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+    if let Some(status) = wait_for(child)? {
+        return Ok(Ended::Command(status));
+    }
+    child.kill()?;
+    Ok(wait_for(child)?.map_or(Ended::Stuck, Ended::Command))
+}
+
+fn wait_for(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + GRACE;
     while Instant::now() < deadline {
         if let Some(status) = child.try_wait()? {
-            return Ok(status);
+            return Ok(Some(status));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    child.kill()?;
-    child.wait()
+    Ok(None)
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -488,7 +488,6 @@ fn freeze_protection_after_the_exclusion_lock() {
         A,
         [
             acquire(A, InvalidateLock, Shared).flags(FLAG_FREEZE_FREE),
-            update_time(A).flags(FLAG_FREEZE_HELD),
             install(A, Install::PteWrite).flags(FLAG_FREEZE_HELD),
             release(A, InvalidateLock, Shared),
         ],
@@ -507,7 +506,6 @@ fn a_write_fault_without_freeze_protection() {
     let wrong = write_fault(
         A,
         [
-            update_time(A).flags(FLAG_FREEZE_FREE),
             acquire(A, InvalidateLock, Shared).flags(FLAG_FREEZE_FREE),
             install(A, Install::PteWrite).flags(FLAG_FREEZE_FREE),
             release(A, InvalidateLock, Shared),
@@ -525,7 +523,6 @@ fn freeze_protection_of_somebody_proves_nothing() {
         write_fault(
             A,
             [
-                update_time(A).flags(FLAG_FREEZE_HELD),
                 acquire(A, InvalidateLock, Shared).flags(flag),
                 install(A, Install::PteWrite).flags(FLAG_FREEZE_HELD),
                 release(A, InvalidateLock, Shared),

@@ -58,6 +58,14 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         summary.bytes as f64 / summary.events.max(1) as f64,
         options.output.display(),
     );
+    if summary.stuck {
+        eprintln!(
+            "faultline: the command is stuck in the kernel and cannot be killed; faultline analyze {} \
+             says in what",
+            options.output.display()
+        );
+        return Ok(ExitCode::from(2));
+    }
     match summary.status {
         Some(status) if !status.success() => {
             eprintln!("faultline: the command ended with {status}");

@@ -4,7 +4,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use tracer_ebpf::{
-    event::{HOOK_INODE, Head, InodeRecord, NAME_DEPTH, NAME_LEN},
+    event::{
+        FLAG_FREEZE_FREE, FLAG_FREEZE_HELD, HOOK_INODE, Head, InodeRecord, NAME_DEPTH, NAME_LEN,
+    },
     hook::Watched,
 };
 
@@ -13,6 +15,9 @@ use crate::{
     scope::{Task, current, next_seq},
     spec::{LAYOUT, frozen, peek},
 };
+
+/// Counters of more CPUs are not read.
+const MAX_CPUS: u64 = 128;
 
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +57,45 @@ pub fn pages(inode: u64) -> u64 {
 #[inline(always)]
 pub fn direct_io(inode: u64) -> u32 {
     peek::<u32>(inode + u64::from(frozen(&LAYOUT.inode_direct))).unwrap_or(0)
+}
+
+/// The sum over CPUs of the readers of the superblock's freeze protection against page faults
+/// (include/linux/percpu-rwsem.h), or `None` if it cannot be read.
+#[inline(always)]
+fn freeze_readers(inode: u64) -> Option<u32> {
+    let superblock = peek::<u64>(inode + u64::from(frozen(&LAYOUT.inode_sb)))?;
+    let counter = peek::<u64>(superblock + u64::from(frozen(&LAYOUT.sb_pagefault)))?;
+    let cpus = u64::from(frozen(&LAYOUT.cpus));
+    let mut sum = 0u32;
+    let mut cpu = 0u64;
+    while cpu < MAX_CPUS {
+        if cpu >= cpus {
+            break;
+        }
+        let offset = peek::<u64>(frozen(&LAYOUT.per_cpu_offset) + cpu * 8)?;
+        sum = sum.wrapping_add(peek::<u32>(counter.wrapping_add(offset))?);
+        cpu += 1;
+    }
+    Some(sum)
+}
+
+/// `FLAG_FREEZE_*` for the superblock of `inode`, or 0 if it is not to be known. Two zeros in a row, since
+/// a reader that moves between CPUs may be counted on neither.
+#[inline(always)]
+pub fn freeze_protection(inode: u64) -> u8 {
+    if frozen(&LAYOUT.sb_pagefault) == 0 {
+        return 0;
+    }
+    match freeze_readers(inode) {
+        None => return 0,
+        Some(0) => {}
+        Some(_) => return FLAG_FREEZE_HELD,
+    }
+    match freeze_readers(inode) {
+        None => 0,
+        Some(0) => FLAG_FREEZE_FREE,
+        Some(_) => FLAG_FREEZE_HELD,
+    }
 }
 
 /// True if user space was told about `inode`, or about the file that its address stood for before.

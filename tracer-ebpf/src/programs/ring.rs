@@ -55,6 +55,10 @@ pub static TASKS: HashMap<u32, Task> = HashMap::with_max_entries(16384, 0);
 #[map]
 pub static INODES: LruHashMap<u64, InodeIdentity> = LruHashMap::with_max_entries(65536, 0);
 
+/// States in which a stack was taken: what a task did, held, and came to do next.
+#[map]
+pub static SEEN: HashMap<u64, u8> = HashMap::with_max_entries(16384, 0);
+
 #[map]
 static STACKS: StackTrace = StackTrace::with_max_entries(16384, 0);
 

@@ -1,26 +1,28 @@
 //! The roles that a hook can play.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use tracer_ebpf::{
     event::{
         Event, FLAG_CACHED, FLAG_DIRECT, FLAG_SCOPE_OVERFLOW, FLAG_SECOND_INODE, FLAG_UNGUARDED,
         Head, lost,
     },
     hook::{
-        HookSpec, Role, SPEC_KNOWN, SPEC_OWN, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED,
-        SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Success,
+        Hold, HookSpec, MORE_ARMS, MORE_FIRST, MORE_FREEZE, MORE_QUIET, Role, SPEC_KNOWN, SPEC_OWN,
+        SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Success,
     },
 };
 
 use crate::{
     args::Args,
-    identity::{direct_io, introduce, introduced, pages, size, watched},
+    identity::{direct_io, freeze_protection, introduce, introduced, pages, size, watched},
     pause::pause,
-    ring::{TASKS, count_lost, publish, stack},
+    ring::{SEEN, TASKS, count_lost, publish, stack},
     scope::{
         FRAMES, Frame, SLOTS, Task, concern, current, frame, holds, innermost, known, known_or_new,
-        lock_owner, next_seq, own, slot,
+        lock_owner, next_seq, note_address_space, own, slot,
     },
-    spec::{SPEC, follow, frozen},
+    spec::{LAYOUT, SPEC, follow, frozen},
 };
 
 /// One in this many of a task's records carries a stack where stacks are sampled.
@@ -30,6 +32,13 @@ const ENTER: u8 = Role::Enter as u8;
 const LEAVE: u8 = Role::Leave as u8;
 const LOCK: u8 = Role::Lock as u8;
 const ACT: u8 = Role::Act as u8;
+const RESOURCE: u8 = Role::Resource as u8;
+const SLEEP: u8 = Role::Sleep as u8;
+
+/// include/linux/mm.h: VM_SHARED
+const VM_SHARED: u64 = 8;
+/// include/linux/mm_types.h: FAULT_FLAG_WRITE
+const FAULT_FLAG_WRITE: u64 = 1;
 
 #[inline(always)]
 pub fn run(args: &impl Args) {
@@ -39,6 +48,8 @@ pub fn run(args: &impl Args) {
         LEAVE => leave(args),
         LOCK => lock(args),
         ACT => act(args),
+        RESOURCE => resource(args),
+        SLEEP => sleep(args),
         _ => exit(),
     };
 }
@@ -55,15 +66,23 @@ struct Payload {
 
 #[inline(always)]
 fn emit(task: *mut Task, what: &Payload) {
+    emit_as(task, frozen(&SPEC.id), what);
+}
+
+#[inline(always)]
+fn emit_as(task: *mut Task, hook: u16, what: &Payload) {
     let seq = next_seq(task);
-    // SAFETY: `task` is a live map value.
-    let depth = unsafe { (*task).depth };
+    // SAFETY: `task` is a live map value. Whoever goes on to the next record did not sleep for the last.
+    let depth = unsafe {
+        (*task).armed = 0;
+        (*task).depth
+    };
     publish(|record: *mut Event, time| {
         let head = Head {
             time,
             task: current(),
             seq,
-            hook: frozen(&SPEC.id),
+            hook,
             depth,
             flags: what.flags,
             stack: what.stack,
@@ -128,11 +147,14 @@ fn enter(args: &impl Args) -> Option<()> {
         return None;
     }
     let task = known_or_new()?;
+    let writes = protected(args, task, c);
     let mut flags = 0;
     // SAFETY: `task` is a live map value; the index is checked.
     unsafe {
         if (*task).depth == 0 {
             (*task).slots = 0;
+            (*task).held = 0;
+            note_address_space(task);
         }
         let slots_before = (*task).slots;
         let slot = concern(task, inode, bounds);
@@ -145,7 +167,12 @@ fn enter(args: &impl Args) -> Option<()> {
                 hook: frozen(&SPEC.id),
                 slots_before,
                 slot: slot.unwrap_or(SLOTS as u8),
+                outer_operation: (*task).operation,
+                outer_writes: (*task).writes,
+                reserved: 0,
             };
+            (*task).operation = frozen(&SPEC.id);
+            (*task).writes = writes;
             (*task).depth = depth as u8 + 1;
         } else {
             count_lost(lost::SCOPE);
@@ -206,6 +233,8 @@ fn leave(args: &impl Args) -> Option<()> {
         let inode = own(task).unwrap_or(0);
         (*task).depth = depth as u8 - 1;
         (*task).slots = closed.slots_before;
+        (*task).operation = closed.outer_operation;
+        (*task).writes = closed.outer_writes;
         inode
     };
     let inode = payload!(args, inodes, 0).unwrap_or(inode);
@@ -255,21 +284,160 @@ fn lock(args: &impl Args) -> Option<()> {
         return None;
     }
     let address = follow(args, &raw const SPEC.inodes[0])?;
-    let inode = lock_owner(task, address, frozen(&SPEC.hold))?;
-    let stack = sampled_stack(args, task);
+    let (inode, offset, exclusion) = match lock_owner(task, address, frozen(&SPEC.hold)) {
+        Some((inode, exclusion)) => (inode, address.wrapping_sub(inode), exclusion),
+        None if frozen(&SPEC.hold) == Hold::Only as u8 => return None,
+        // SAFETY: `task` is a live map value.
+        None if unsafe { (*task).mm_lock } == address => (0, 0, false),
+        None => return None,
+    };
+    let stack = first_stack(args, task, offset);
+    let flags = if exclusion { freeze(task, inode) } else { 0 };
     emit(
         task,
         &Payload {
             inode,
-            a: address.wrapping_sub(inode),
+            a: offset,
             b: address,
             c: payload!(args, payload, 2).unwrap_or(0),
+            size: 0,
+            flags,
+            stack,
+        },
+    );
+    pause();
+    None
+}
+
+/// 1 if what begins is a write fault of a shared mapping whose freeze protection is to be looked at.
+#[inline(always)]
+fn protected(args: &impl Args, task: *mut Task, c: u64) -> u8 {
+    if frozen(&SPEC.more) & MORE_FREEZE == 0 || c & FAULT_FLAG_WRITE == 0 {
+        return 0;
+    }
+    // SAFETY: `task` is a live map value.
+    if unsafe { (*task).seq } & frozen(&LAYOUT.freeze_mask) != 0 {
+        return 0;
+    }
+    // Through memory: where the path fails the compiler would leave a register without a value, which
+    // the verifier refuses to see read, whatever becomes of it.
+    let mut flags = 0u64;
+    if let Some(value) = payload!(args, second, 0) {
+        // SAFETY: a local; likewise below.
+        unsafe { write_volatile(&raw mut flags, value) }
+    }
+    u8::from(unsafe { read_volatile(&raw const flags) } & VM_SHARED != 0)
+}
+
+/// `FLAG_FREEZE_*` where they matter.
+#[inline(always)]
+fn freeze(task: *mut Task, inode: u64) -> u8 {
+    if frozen(&SPEC.more) & MORE_FREEZE == 0 {
+        return 0;
+    }
+    // SAFETY: `task` is a live map value.
+    match unsafe { (*task).writes } {
+        0 => 0,
+        _ => freeze_protection(inode),
+    }
+}
+
+/// Keeps the sum over held locks, of kind `kind` this one, and takes a stack when the state is new.
+#[inline(always)]
+fn first_stack(args: &impl Args, task: *mut Task, kind: u64) -> i32 {
+    let mark = (kind as u32).wrapping_mul(0x9e37_79b1) | 1;
+    let taking = frozen(&SPEC.more) & MORE_FIRST != 0;
+    if !taking {
+        if frozen(&SPEC.hold) == Hold::Drop as u8 {
+            // SAFETY: `task` is a live map value that only this task changes; likewise below.
+            unsafe { (*task).held = (*task).held.wrapping_sub(mark) }
+        }
+        return sampled_stack(args, task);
+    }
+    let (held, operation) = unsafe { ((*task).held, (*task).operation) };
+    unsafe { (*task).held = held.wrapping_add(mark) }
+    let state = (u64::from(held) << 32 | u64::from(mark))
+        ^ (u64::from(operation) << 48)
+        ^ (u64::from(frozen(&SPEC.id)) << 16);
+    // SAFETY: only asked whether it is there.
+    if unsafe { SEEN.get(state) }.is_some() {
+        return sampled_stack(args, task);
+    }
+    // A full table only means that no more stacks are taken for their novelty.
+    if SEEN.insert(state, &1, 0).is_err() {
+        return sampled_stack(args, task);
+    }
+    stack(args)
+}
+
+#[inline(always)]
+fn resource(args: &impl Args) -> Option<()> {
+    let task = known()?;
+    // SAFETY: `task` is a live map value.
+    if unsafe { (*task).depth } == 0 || !succeeded(args) {
+        return None;
+    }
+    let c = payload!(args, payload, 2).unwrap_or(0);
+    if !passes_guard(c) {
+        return None;
+    }
+    let a = payload!(args, payload, 0)?;
+    // Offsets of inodes' locks are smaller.
+    let stack = first_stack(args, task, 0x1_0000 + u64::from(frozen(&SPEC.pair)));
+    emit(
+        task,
+        &Payload {
+            inode: 0,
+            a,
+            b: payload!(args, payload, 1).unwrap_or(0),
+            c,
             size: 0,
             flags: 0,
             stack,
         },
     );
-    pause();
+    None
+}
+
+#[inline(always)]
+fn arm(task: *mut Task, inode: u64, a: u64) {
+    // SAFETY: `task` is a live map value that only this task changes.
+    unsafe {
+        (*task).armed = frozen(&SPEC.pair).wrapping_add(1);
+        (*task).armed_inode = inode;
+        (*task).armed_a = a;
+    }
+}
+
+#[inline(always)]
+fn sleep(args: &impl Args) -> Option<()> {
+    let task = known()?;
+    // SAFETY: `task` is a live map value.
+    let (armed, depth, inode, a) = unsafe {
+        (
+            (*task).armed,
+            (*task).depth,
+            (*task).armed_inode,
+            (*task).armed_a,
+        )
+    };
+    if armed == 0 || depth == 0 {
+        return None;
+    }
+    let stack = stack(args);
+    emit_as(
+        task,
+        armed - 1,
+        &Payload {
+            inode,
+            a,
+            b: 0,
+            c: 0,
+            size: 0,
+            flags: 0,
+            stack,
+        },
+    );
     None
 }
 
@@ -316,6 +484,10 @@ fn act(args: &impl Args) -> Option<()> {
             0
         }
     };
+    if frozen(&SPEC.more) & MORE_QUIET != 0 {
+        arm(task, inode, payload!(args, payload, 0).unwrap_or(0));
+        return None;
+    }
     let unguarded = held < u32::from(frozen(&SPEC.needs));
     let stack = if unguarded {
         stack(args)
@@ -330,10 +502,13 @@ fn act(args: &impl Args) -> Option<()> {
             b: payload!(args, payload, 1).unwrap_or(0),
             c,
             size: sized(inode),
-            flags: if unguarded { FLAG_UNGUARDED } else { 0 } | state(inode),
+            flags: if unguarded { FLAG_UNGUARDED } else { 0 } | state(inode) | freeze(task, inode),
             stack,
         },
     );
+    if frozen(&SPEC.more) & MORE_ARMS != 0 && c != 0 {
+        arm(task, inode, 0);
+    }
     pause();
     None
 }

@@ -2,14 +2,17 @@
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid},
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_get_current_task},
 };
 use tracer_ebpf::{
     event::{HOOK_TASK, Head, TaskRecord, lost},
     hook::{Hold, Watched},
 };
 
-use crate::ring::{TASKS, count_lost, publish};
+use crate::{
+    ring::{TASKS, count_lost, publish},
+    spec::{LAYOUT, frozen, peek},
+};
 
 /// Operations that may nest: write(2) -> fault -> truncate of another file is three.
 pub const FRAMES: usize = 6;
@@ -23,6 +26,10 @@ pub struct Frame {
     pub slots_before: u8,
     /// Where the operation's inode is among the slots.
     pub slot: u8,
+    /// `Task::operation` and `Task::writes` outside it.
+    pub outer_operation: u16,
+    pub outer_writes: u8,
+    pub reserved: u8,
 }
 
 #[repr(C)]
@@ -40,7 +47,19 @@ pub struct Task {
     pub seq: u32,
     pub depth: u8,
     pub slots: u8,
-    pub reserved: [u8; 2],
+    /// The hook under which the task's next sleep is reported, plus 1; 0 if it is not.
+    pub armed: u16,
+    /// Sum over the locks held, by kind: equal in equal states.
+    pub held: u32,
+    /// The hook that began the innermost operation.
+    pub operation: u16,
+    /// It is a write fault of a shared mapping whose freeze protection is looked at.
+    pub writes: u8,
+    pub reserved: u8,
+    pub armed_inode: u64,
+    pub armed_a: u64,
+    /// The address of the mmap_lock of the task's address space, since its outermost operation began.
+    pub mm_lock: u64,
     pub frames: [Frame; FRAMES],
     pub slot: [Slot; SLOTS],
 }
@@ -49,6 +68,9 @@ const NO_FRAME: Frame = Frame {
     hook: 0,
     slots_before: 0,
     slot: 0,
+    outer_operation: 0,
+    outer_writes: 0,
+    reserved: 0,
 };
 const NO_SLOT: Slot = Slot {
     inode: 0,
@@ -65,7 +87,14 @@ static NEW_TASK: Task = Task {
     seq: 0,
     depth: 0,
     slots: 0,
-    reserved: [0; 2],
+    armed: 0,
+    held: 0,
+    operation: 0,
+    writes: 0,
+    reserved: 0,
+    armed_inode: 0,
+    armed_a: 0,
+    mm_lock: 0,
     frames: [NO_FRAME; FRAMES],
     slot: [NO_SLOT; SLOTS],
 };
@@ -185,6 +214,22 @@ pub fn innermost(task: *mut Task) -> Option<u16> {
     }
 }
 
+/// Remembers which address space the task runs in: exec(2) may have changed it.
+#[inline(always)]
+pub fn note_address_space(task: *mut Task) {
+    // SAFETY: a helper without arguments; the address is only read through the checked helper.
+    let current = unsafe { bpf_get_current_task() };
+    let mm = peek::<u64>(current + u64::from(frozen(&LAYOUT.task_mm))).unwrap_or(0);
+    // SAFETY: `task` is a live map value that only this task changes.
+    unsafe {
+        (*task).mm_lock = if mm == 0 {
+            0
+        } else {
+            mm + u64::from(frozen(&LAYOUT.mm_lock))
+        };
+    }
+}
+
 /// The inode of the task's innermost operation.
 #[inline(always)]
 pub fn own(task: *mut Task) -> Option<u64> {
@@ -220,10 +265,10 @@ pub fn holds(task: *mut Task, inode: u64) -> Option<u32> {
     None
 }
 
-/// If `address` lies in an inode of the task's scope: that inode, with the hold updated when it is
-/// the exclusion lock.
+/// If `address` lies in an inode of the task's scope: that inode, and whether it is the exclusion lock,
+/// the hold of which is updated.
 #[inline(always)]
-pub fn lock_owner(task: *mut Task, address: u64, hold: u8) -> Option<u64> {
+pub fn lock_owner(task: *mut Task, address: u64, hold: u8) -> Option<(u64, bool)> {
     // SAFETY: as above.
     unsafe {
         let used = (*task).slots as usize;
@@ -238,12 +283,12 @@ pub fn lock_owner(task: *mut Task, address: u64, hold: u8) -> Option<u64> {
             {
                 let exclusion = offset == i64::from((*slot).bounds.exclusion);
                 if hold == Hold::Only as u8 {
-                    return exclusion.then_some((*slot).inode);
+                    return exclusion.then_some(((*slot).inode, true));
                 }
                 if hold != Hold::Keep as u8 && exclusion {
                     (*slot).hold = u32::from(hold) - 1;
                 }
-                return Some((*slot).inode);
+                return Some(((*slot).inode, exclusion));
             }
             i += 1;
         }

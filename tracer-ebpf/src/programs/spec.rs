@@ -17,7 +17,8 @@ pub static SPEC: HookSpec = HookSpec {
     hold: 0,
     success: 0,
     needs: 0,
-    reserved: [0; 7],
+    more: 0,
+    reserved: [0; 6],
     guard: 0,
     without: 0,
     exactly: 0,
@@ -43,7 +44,12 @@ pub static LAYOUT: KernelLayout = KernelLayout {
     dentry_name: 0,
     inode_pages: 0,
     inode_direct: 0,
-    reserved: 0,
+    task_mm: 0,
+    mm_lock: 0,
+    sb_pagefault: 0,
+    cpus: 0,
+    freeze_mask: 0,
+    per_cpu_offset: 0,
 };
 
 /// A frozen value. Volatile: the compiler must not fold the zeroes above; the verifier folds the

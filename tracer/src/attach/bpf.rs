@@ -174,7 +174,8 @@ pub fn load(
     };
     let mut log = vec![0u8; LOG_SIZE];
     let params = unsafe { &mut load.__bindgen_anon_3 };
-    params.log_level = 1;
+    // BPF_LOG_STATS: what is wrong, without every path that is right.
+    params.log_level = 4;
     params.log_size = LOG_SIZE as u32;
     params.log_buf = log.as_mut_ptr().addr() as u64;
     match call(PROG_LOAD, &mut load) {

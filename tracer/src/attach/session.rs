@@ -164,9 +164,10 @@ impl Session {
         let inner: Vec<_> = rings.iter().map(AsFd::as_fd).collect();
         let outer = bpf::create_array_of_maps(&inner).map_err(setup("per-CPU rings"))?;
         let pause = map("PAUSE")?;
-        let (tasks, inodes, watched, lost, stacks) = (
+        let (tasks, inodes, seen, watched, lost, stacks) = (
             map("TASKS")?,
             map("INODES")?,
+            map("SEEN")?,
             map("WATCHED")?,
             map("LOST")?,
             map("STACKS")?,
@@ -175,6 +176,7 @@ impl Session {
             ("RINGS", outer.as_raw_fd()),
             ("TASKS", tasks.fd().as_fd().as_raw_fd()),
             ("INODES", inodes.fd().as_fd().as_raw_fd()),
+            ("SEEN", seen.fd().as_fd().as_raw_fd()),
             ("WATCHED", watched.fd().as_fd().as_raw_fd()),
             ("LOST", lost.fd().as_fd().as_raw_fd()),
             ("STACKS", stacks.fd().as_fd().as_raw_fd()),
@@ -276,7 +278,7 @@ impl Session {
             stacks: StackTraceMap::try_from(Map::StackTraceMap(stacks)).map_err(setup("stacks"))?,
             lost: PerCpuArray::try_from(Map::PerCpuArray(lost)).map_err(setup("loss counters"))?,
             epoll,
-            _maps: vec![tasks, inodes],
+            _maps: vec![tasks, inodes, seen],
             _outer: outer,
             run_counts: None,
         })

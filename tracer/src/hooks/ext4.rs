@@ -1,8 +1,8 @@
 //! ext4: entry points of fs/ext4/{file,inode}.c, extent changes of fs/ext4/{extents,indirect,ioctl}.c.
 
 use super::{
-    Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockClass, Mode, Side, Span, Stacks,
-    Step, Target, arg, arg32,
+    Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockAction, LockClass, Mode, Side,
+    Span, Stacks, Step, Target, arg, arg32,
     generic::{fault_enter, fault_leave, transfer_enter, transfer_leave},
 };
 
@@ -23,6 +23,26 @@ const fn changes(function: &'static str, span: Span, group: &'static str) -> Hoo
         group,
     )
     .stacks(Stacks::Always, Some(Mode::Excl))
+}
+
+const fn handle_wait(function: &'static str) -> Hook {
+    Hook::new(
+        Target::Function(function, Side::Entry),
+        Effect::Resource(LockClass::Handle, LockAction::Wait),
+        "ext4/handle-wait",
+    )
+    .payload(
+        Some(arg(
+            0,
+            &[
+                Step::Deref("journal_s", "j_fs_dev"),
+                Step::Read("block_device", "bd_dev"),
+            ],
+        )),
+        None,
+        None,
+    )
+    .stacks(Stacks::Always, None)
 }
 
 /// See the module.
@@ -51,6 +71,23 @@ pub const TABLE: Filesystem = Filesystem {
         transfer_leave("ext4_file_read_iter", Entry::Read, "ext4/read-end"),
         transfer_enter("ext4_file_write_iter", Entry::Write, "ext4/write"),
         transfer_leave("ext4_file_write_iter", Entry::Write, "ext4/write-end"),
+        // (dev, tid, ...): the outermost handle of a task only; a restart keeps it (fs/jbd2/transaction.c).
+        Hook::new(
+            Target::Tracepoint("jbd2_handle_start"),
+            Effect::Resource(LockClass::Handle, LockAction::Acquire(Mode::Shared)),
+            "ext4/handle-start",
+        )
+        .payload(Some(arg32(0)), None, None),
+        Hook::new(
+            Target::Tracepoint("jbd2_handle_stats"),
+            Effect::Resource(LockClass::Handle, LockAction::Release(Mode::Shared)),
+            "ext4/handle-stop",
+        )
+        .payload(Some(arg32(0)), None, None),
+        // Until the running transaction has committed, or the log has room again.
+        handle_wait("wait_transaction_locked"),
+        handle_wait("wait_transaction_switching"),
+        handle_wait("__jbd2_log_wait_for_space"),
         // ext4_ioctl(filp, cmd, arg); swap_inode_boot_loader is inlined
         Hook::new(
             Target::Function("ext4_ioctl", Side::Entry),

@@ -30,7 +30,7 @@ const XAS: &[Step] = &[
     Step::Out("address_space", "i_pages"),
     Step::Deref("address_space", "host"),
 ];
-const XAS_INDEX: Way = arg(0, &[Step::Read("xa_state", "xa_index")]);
+pub(super) const XAS_INDEX: Way = arg(0, &[Step::Read("xa_state", "xa_index")]);
 
 /// include/linux/fs.h: ATTR_SIZE
 const ATTR_SIZE: u64 = 1 << 3;
@@ -58,6 +58,13 @@ pub(super) const fn fault_enter(function: &'static str, at: Entry, group: &'stat
             Some(VMF_ADDRESS),
             Some(arg(0, &[Step::Read("vm_fault", "flags")])),
         )
+        .vm_flags(arg(
+            0,
+            &[
+                Step::Deref("vm_fault", "vma"),
+                Step::Read("vm_area_struct", "vm_flags"),
+            ],
+        ))
 }
 
 /// `file_operations.read_iter` and `.write_iter`: `fn(struct kiocb *, struct iov_iter *)`.

@@ -6,6 +6,7 @@
 pub mod ext4;
 pub mod generic;
 pub mod pauses;
+pub mod resources;
 pub mod rwsem;
 pub mod xfs;
 
@@ -382,9 +383,6 @@ pub enum Effect {
     Resource(LockClass, LockAction),
     /// The task sleeps until pages of the file are no longer pinned.
     LayoutWait,
-    /// Times of the file are about to be updated: `fs/inode.c:file_update_time`. In a fault this comes
-    /// after freeze protection was taken.
-    UpdateTime,
     /// A task ended.
     TaskExit,
     /// The task is held up here.
@@ -627,7 +625,7 @@ pub const VFS_LOCKS: &[(LockClass, &str)] = &[
 pub const FILESYSTEMS: &[Filesystem] = &[xfs::TABLE, ext4::TABLE];
 
 /// Rows that serve every filesystem.
-pub const GENERIC: &[&[Hook]] = &[rwsem::HOOKS, generic::HOOKS];
+pub const GENERIC: &[&[Hook]] = &[rwsem::HOOKS, generic::HOOKS, resources::HOOKS];
 
 /// Shorthand for the tables.
 pub(crate) const fn arg(index: u8, steps: &'static [Step]) -> Way {

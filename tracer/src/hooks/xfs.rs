@@ -1,8 +1,8 @@
 //! XFS: entry points of fs/xfs/xfs_file.c, extent changes of fs/xfs/libxfs/xfs_bmap.c.
 
 use super::{
-    Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockClass, Mode, Side, Span, Stacks,
-    Step, Success, Target, Way, arg, arg32,
+    Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockAction, LockClass, Mode, Side,
+    Span, Stacks, Step, Success, Target, Way, arg, arg32,
     generic::{fault_enter, fault_leave, transfer_enter, transfer_leave},
 };
 
@@ -66,6 +66,19 @@ const fn note(tracepoint: &'static str, group: &'static str) -> Hook {
     Hook::new(Target::Tracepoint(tracepoint), Effect::Note, group)
         .inode(xfs_inode(0))
         .stands_in_for("xfs/fault")
+}
+
+const fn trans_end(function: &'static str, group: &'static str) -> Hook {
+    Hook::new(
+        entry(function),
+        Effect::Resource(LockClass::Transaction, LockAction::Release(Mode::Shared)),
+        group,
+    )
+    .payload(
+        Some(arg(0, &[Step::Read("xfs_trans", "t_mountp")])),
+        None,
+        None,
+    )
 }
 
 /// See the module.
@@ -156,6 +169,29 @@ pub const TABLE: Filesystem = Filesystem {
         .inode(xfs_inode(0))
         .payload(Some(arg(1, &[])), Some(arg(2, &[])), Some(arg32(5)))
         .without(OTHER_FORKS),
+        // xfs_trans_alloc(mp, resp, ...): one that reserves no log space waits for nothing.
+        Hook::new(
+            exit("xfs_trans_alloc"),
+            Effect::Resource(LockClass::Transaction, LockAction::Acquire(Mode::Shared)),
+            "xfs/trans-alloc",
+        )
+        .payload(
+            Some(arg(0, &[])),
+            None,
+            Some(arg(1, &[Step::Read("xfs_trans_res", "tr_logres")])),
+        )
+        .guard(u64::MAX)
+        .success(Success::Zero),
+        trans_end("xfs_trans_commit", "xfs/trans-commit"),
+        trans_end("xfs_trans_cancel", "xfs/trans-cancel"),
+        // (log, ticket): fs/xfs/xfs_log.c:xlog_grant_head_wait
+        Hook::new(
+            Target::Tracepoint("xfs_log_grant_sleep"),
+            Effect::Resource(LockClass::Transaction, LockAction::Wait),
+            "xfs/log-wait",
+        )
+        .payload(Some(arg(0, &[Step::Read("xlog", "l_mp")])), None, None)
+        .stacks(Stacks::Always, None),
         // xfs_exchange_range(fxr), from 6.10 on; also XFS_IOC_COMMIT_RANGE
         Hook::new(
             entry("xfs_exchange_range"),

@@ -242,11 +242,6 @@ impl Engine {
             Effect::EntryLock(action) => self.entry_lock(task, action, event),
             Effect::Resource(class, action) => self.resource(task, class, action, event),
             Effect::LayoutWait => self.layout_wait(task, event),
-            Effect::UpdateTime => {
-                if let Some(Scope::Fault(fault)) = doing(&mut task.scopes) {
-                    fault.freeze.acted(event.head.flags, moment(event));
-                }
-            }
             Effect::Enter(_)
             | Effect::TaskExit
             | Effect::Evict

@@ -147,8 +147,18 @@ impl Judge {
         self.engine.look(&mut self.tasks, now);
     }
 
-    /// A record of the recorder's own: what a task that did not go on was in the middle of.
-    pub fn blocked(&mut self, event: &Event) {
+    /// A record of the recorder's own.
+    #[cold]
+    fn aside(&mut self, event: &Event) {
+        match event.head.hook {
+            HOOK_TICK => self.tick(Nanos(event.head.time)),
+            HOOK_BLOCKED => self.blocked(event),
+            _ => self.skip(event.head.task, event.head.seq),
+        }
+    }
+
+    /// What a task that did not go on was in the middle of.
+    fn blocked(&mut self, event: &Event) {
         if let Some(index) = self.tasks.known(event.head.task) {
             let task = self.tasks.get(index);
             task.account.blocked = Some(order::Blocked {
@@ -164,6 +174,9 @@ impl Judge {
 
     /// The next event, which `cpu` recorded. Events of one task must come in its program order.
     pub fn event(&mut self, cpu: u32, event: &Event) {
+        if event.head.hook >= HOOK_BLOCKED {
+            return self.aside(event);
+        }
         self.engine.events += 1;
         self.engine.now = Nanos(event.head.time);
         let index = self.tasks.index_on(cpu, event.head.task);

@@ -495,7 +495,6 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::EntryLock(_)
         | Effect::Resource(..)
         | Effect::LayoutWait
-        | Effect::UpdateTime
         | Effect::TaskExit
         | Effect::Evict
         | Effect::Invalidated

@@ -20,6 +20,7 @@ struct Symbol {
 pub struct Symbols {
     by_address: Vec<Symbol>,
     names: HashSet<Box<str>>,
+    per_cpu_offset: u64,
 }
 
 impl Symbols {
@@ -30,6 +31,7 @@ impl Symbols {
 
     fn parse(text: &str) -> Self {
         let mut by_address = Vec::with_capacity(text.len() / 45);
+        let mut per_cpu_offset = 0;
         for line in text.lines() {
             let mut words = line.split_ascii_whitespace();
             let (Some(address), Some(kind), Some(name)) =
@@ -37,6 +39,9 @@ impl Symbols {
             else {
                 continue;
             };
+            if name == "__per_cpu_offset" {
+                per_cpu_offset = u64::from_str_radix(address, 16).unwrap_or(0);
+            }
             if !matches!(kind, "t" | "T" | "w" | "W") {
                 continue;
             }
@@ -57,7 +62,17 @@ impl Symbols {
             .iter()
             .map(|symbol| symbol.name.clone())
             .collect();
-        Self { by_address, names }
+        Self {
+            by_address,
+            names,
+            per_cpu_offset,
+        }
+    }
+
+    /// The address of `__per_cpu_offset`, where each CPU's copies of per-CPU data begin; 0 if it is not
+    /// to be known (CONFIG_KALLSYMS_ALL, CAP_SYSLOG).
+    pub fn per_cpu_offset(&self) -> u64 {
+        self.per_cpu_offset
     }
 
     /// True if a function of exactly this name exists.

@@ -194,7 +194,6 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         plan.push(("dax_entry", "dax-entry", Effect::EntryLock(action)));
     }
     plan.push(("schedule", "task/sleep", Effect::LayoutWait));
-    plan.push(("file_update_time", "fault/update-time", Effect::UpdateTime));
     plan
 }
 
@@ -397,11 +396,6 @@ pub fn entry(action: EntryAction, inode: u64, page: u64) -> Step {
 /// Sleeps until the file's pages are no longer pinned.
 pub fn sleep_for_pins(inode: u64) -> Step {
     Step::new(Effect::LayoutWait, inode)
-}
-
-/// `file_update_time`
-pub fn update_time(inode: u64) -> Step {
-    Step::new(Effect::UpdateTime, inode)
 }
 
 pub fn downgrade(inode: u64, class: LockClass) -> Step {

@@ -4,7 +4,7 @@
 //! (`super_block.s_writers.rw_sem[SB_FREEZE_PAGEFAULT - 1].read_count`, summed over CPUs) at moments of
 //! a fault that needs the protection: zero means that nobody holds it, hence not this task either; more
 //! than zero says nothing, another task may hold it. The kernel side looks when the exclusion lock was
-//! taken, when times are updated and when a translation is installed.
+//! taken and when a translation is installed.
 
 use tracer_ebpf::event::{FLAG_FREEZE_FREE, FLAG_FREEZE_HELD};
 
