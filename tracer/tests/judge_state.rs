@@ -241,6 +241,25 @@ fn what_skipped_programs_can_explain_is_no_finding() {
 }
 
 #[test]
+fn an_end_that_was_never_seen_makes_no_finding_of_what_follows() {
+    // The hit of a fault's end is skipped, which leaves no gap in the numbers, and with it the release.
+    let unended = |page| fault(A, page, Install::PteWrite)[..3].to_vec();
+    let mut recorder = Recorder::new();
+    clean_run(&mut recorder);
+    recorder.run(1, unended(3));
+    recorder.run(
+        1,
+        without(fault(A, 4, Install::PteWrite), |step| {
+            is_lock(step, A, InvalidateLock)
+        }),
+    );
+    recorder.run(1, unlocked_punch(A));
+    let report = recorder.finish();
+    assert_eq!(found(&report), [""; 0]);
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+}
+
+#[test]
 fn losses_and_torn_traces_are_inconclusive() {
     let mut recorder = Recorder::new();
     clean_run(&mut recorder);

@@ -362,6 +362,9 @@ impl Engine {
         let Some(inode) = known.filter(|&inode| self.files.get(inode).filesystem.is_some()) else {
             return self.lose(task, Unknown::Inode);
         };
+        if nests_wrongly(task, entry, inode, event.a) {
+            return self.lose(task, Unknown::Gap);
+        }
         let part = match doing(&mut task.scopes) {
             Some(Scope::Fault(fault)) => entry.is_fault() && fault.inode == inode,
             Some(Scope::Change(change)) => {
@@ -1631,6 +1634,20 @@ fn closed(window: &Window, inode: InodeIndex, now: Nanos) -> Fact {
         lock: window.lock.map(|(mode, _)| mode),
         breached: !window.breaches.is_empty(),
     })
+}
+
+/// True if this cannot begin inside what the task is doing: the end of that was never seen, as when
+/// the kernel skipped the program that should have told.
+fn nests_wrongly(task: &mut Task, entry: Entry, inode: InodeIndex, page: u64) -> bool {
+    match doing(&mut task.scopes) {
+        // ext4_dax_fault calls ext4_dax_huge_fault for the same page; allocation is a part of a fault.
+        Some(Scope::Fault(fault)) if entry.is_fault() => (fault.inode, fault.page) != (inode, page),
+        Some(Scope::Fault(_)) => entry != Entry::CopyOnWrite,
+        Some(Scope::Change(change)) => {
+            change.entry == entry && change.iter().any(|subject| subject.inode == inode)
+        }
+        Some(Scope::Part) | None => false,
+    }
 }
 
 fn exclusion_acquired(task: &mut Task, inode: InodeIndex, mode: Mode, now: Nanos) {
