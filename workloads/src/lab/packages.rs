@@ -49,19 +49,89 @@ pub(crate) fn tail(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// Debian's archive, unless `FAULTLINE_MIRROR` names another copy of it.
-const ARCHIVE: &str = "http://deb.debian.org/debian";
-const SECURITY: &str = "http://deb.debian.org/debian-security";
+/// One of Debian's archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Archive {
+    Main,
+    Security,
+}
+
+impl Archive {
+    /// The `Label` in its Release files.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Main => "Debian",
+            Self::Security => "Debian-Security",
+        }
+    }
+}
+
+/// Where the archives are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Addresses {
+    main: String,
+    security: String,
+}
+
+impl Addresses {
+    /// `FAULTLINE_MIRROR`, or else the mirror that the host's apt is set up with.
+    ///
+    /// # Errors
+    /// apt is missing, or knows no Debian mirror.
+    fn find() -> Result<Self> {
+        let format = "$(LABEL) $(REPO_URI)";
+        let targets = output(
+            "apt-get",
+            &[
+                "indextargets".as_ref(),
+                "--format".as_ref(),
+                format.as_ref(),
+            ],
+        )?;
+        let named = std::env::var("FAULTLINE_MIRROR").ok();
+        Self::choose(named.as_deref(), &targets).context(
+            "apt knows no Debian mirror; name one in FAULTLINE_MIRROR, as http://HOST/debian",
+        )
+    }
+
+    /// From a name and from lines of label and address.
+    fn choose(named: Option<&str>, targets: &str) -> Option<Self> {
+        let known = |archive: Archive| {
+            targets.lines().find_map(|line| {
+                let (label, address) = line.split_once(' ')?;
+                (label == archive.label()).then_some(address)
+            })
+        };
+        let main = named
+            .or_else(|| known(Archive::Main))?
+            .trim_end_matches('/')
+            .to_owned();
+        // Mirrors keep the one beside the other.
+        let security = known(Archive::Security).map_or_else(
+            || format!("{main}-security"),
+            |address| address.trim_end_matches('/').to_owned(),
+        );
+        Some(Self { main, security })
+    }
+
+    fn of(&self, archive: Archive) -> &str {
+        match archive {
+            Archive::Main => &self.main,
+            Archive::Security => &self.security,
+        }
+    }
+}
+
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Suites that between them have every kernel series Debian still builds, and the
 /// sources and headers of each.
-const SUITES: &[(&str, &str)] = &[
-    (ARCHIVE, "bookworm"),
-    (SECURITY, "bookworm-security"),
-    (ARCHIVE, "bookworm-backports"),
-    (ARCHIVE, "trixie-backports"),
-    (ARCHIVE, "sid"),
+const SUITES: &[(Archive, &str)] = &[
+    (Archive::Main, "bookworm"),
+    (Archive::Security, "bookworm-security"),
+    (Archive::Main, "bookworm-backports"),
+    (Archive::Main, "trixie-backports"),
+    (Archive::Main, "sid"),
 ];
 
 /// Where packages come from: apt with one set of package lists.
@@ -86,7 +156,7 @@ impl Mirror {
     /// All of [`SUITES`], with lists in the cache; the host's apt stays as it is.
     ///
     /// # Errors
-    /// The cache cannot be written.
+    /// The cache cannot be written, or no mirror is known.
     pub fn of_all_suites(cache: &Cache) -> Result<Self> {
         let root = cache.root().join("apt");
         for directory in ["lists/partial", "cache/archives/partial"] {
@@ -94,9 +164,8 @@ impl Mirror {
             fs::create_dir_all(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
-        let archive = std::env::var("FAULTLINE_MIRROR").unwrap_or_else(|_| ARCHIVE.to_owned());
         let list = root.join("sources.list");
-        fs::write(&list, sources(archive.trim_end_matches('/')))
+        fs::write(&list, sources(&Addresses::find()?))
             .with_context(|| format!("cannot write {}", list.display()))?;
         let set = |name: &str, value: &Path| {
             let mut option = OsString::from(format!("{name}="));
@@ -237,12 +306,12 @@ impl Mirror {
     }
 }
 
-fn sources(archive: &str) -> String {
+fn sources(addresses: &Addresses) -> String {
     SUITES
         .iter()
-        .map(|&(site, suite)| {
-            let site = if site == ARCHIVE { archive } else { site };
-            format!("deb [signed-by={KEYRING}] {site} {suite} main\n")
+        .map(|&(archive, suite)| {
+            let address = addresses.of(archive);
+            format!("deb [signed-by={KEYRING}] {address} {suite} main\n")
         })
         .collect()
 }
@@ -270,16 +339,21 @@ mod tests {
 
     #[test]
     fn every_suite_is_listed_at_the_chosen_mirror() {
-        let text = sources("http://mirror.test/debian");
+        let known =
+            "Debian http://mirror.test/debian/\nDebian-Security http://safe.test/security/\n";
+        let text = sources(&Addresses::choose(None, known).unwrap());
         assert_eq!(text.lines().count(), SUITES.len());
         assert!(
             text.contains("] http://mirror.test/debian sid main\n"),
             "{text}"
         );
         assert!(
-            text.contains("] http://deb.debian.org/debian-security bookworm-security main\n"),
+            text.contains("] http://safe.test/security bookworm-security main\n"),
             "{text}"
         );
+        let named = Addresses::choose(Some("http://other.test/debian"), "").unwrap();
+        assert_eq!(named.security, "http://other.test/debian-security");
+        assert_eq!(Addresses::choose(None, "Ubuntu http://other.test/\n"), None);
     }
 
     #[test]
