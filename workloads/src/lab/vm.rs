@@ -22,6 +22,8 @@ use super::spec::VmSpec;
 /// Name of the console's log in the result directory.
 const CONSOLE_NAME: &str = "console.log";
 
+/// Boots of a guest that the emulator goes on spoiling: about one in ten on an idle host.
+const BOOTS: u32 = 5;
 /// How the kernel reports a breakpoint that nobody set.
 const LOST_BREAKPOINT: &str = "Oops: int3";
 
@@ -156,20 +158,23 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Boots, waits for the end and collects the results; once more, if the emulation and not
-    /// the guest spoiled the run. What the first run left in the result directory is
+    /// Boots, waits for the end and collects the results; again, if the emulation and not
+    /// the guest spoiled the run. What an earlier run left in the result directory is
     /// overwritten.
     ///
     /// # Errors
     /// The guest could not be put together or QEMU could not be started. A guest that
     /// fails or hangs is no error: [`VmOutcome`] says so.
     pub fn run(cache: &Cache, spec: &VmSpec, progress: &mut ProgressFn) -> Result<VmOutcome> {
-        let outcome = Self::start(cache, spec, progress)?.wait(progress)?;
-        let Some(reason) = outcome.spoiled() else {
-            return Ok(outcome);
-        };
-        progress(Progress::Note(format!("{reason}; starting it again")));
-        Self::start(cache, spec, progress)?.wait(progress)
+        let mut outcome = Self::start(cache, spec, progress)?.wait(progress)?;
+        for _ in 1..BOOTS {
+            let Some(reason) = outcome.spoiled() else {
+                break;
+            };
+            progress(Progress::Note(format!("{reason}; starting it again")));
+            outcome = Self::start(cache, spec, progress)?.wait(progress)?;
+        }
+        Ok(outcome)
     }
 
     /// Puts the guest together and starts QEMU.
