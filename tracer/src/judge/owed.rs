@@ -155,8 +155,8 @@ impl Engine {
                 })
             })
             .flatten();
-        let live = self.files.get(inode).translations.first_in(range).is_some();
         if let Some(observed) = untorn {
+            let live = self.files.get(inode).translations.first_in(range).is_some();
             self.untorn(task, locks, change, (range, observed, live), event);
         }
         for broken in broken {
