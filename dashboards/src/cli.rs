@@ -358,9 +358,12 @@ pub struct Work {
     /// What all random choices follow from
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Fault threads beside the actors
+    /// Fault threads beside the actors, in each process
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub threads: usize,
+    /// Processes with fault threads, which map the same files
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub processes: usize,
     /// Size of each file in KiB
     #[arg(long, value_name = "KIB", default_value_t = 4096)]
     pub size: u64,

@@ -38,6 +38,7 @@ fn options(arguments: &Work, directory: &Path) -> Options {
     Options {
         seed: arguments.seed,
         threads: arguments.threads,
+        processes: arguments.processes,
         limit: arguments
             .ops
             .map_or(Limit::Time(arguments.time), Limit::Operations),
@@ -75,10 +76,11 @@ fn finish(
         };
         let pin = if options.pin_cpus { " --pin" } else { "" };
         eprintln!(
-            "faultline: again:   faultline work {} {directory} --seed {} --threads {} --size {} {limit}{pin}",
+            "faultline: again:   faultline work {} {directory} --seed {} --threads {} --processes {} --size {} {limit}{pin}",
             scenario.name,
             options.seed,
             options.threads,
+            options.processes,
             options.file_size >> 10,
         );
         eprintln!("faultline: smaller: faultline work shrink {log} {directory} --time 2m");
@@ -171,7 +173,7 @@ fn list() -> Result<ExitCode> {
     for scenario in SCENARIOS {
         writeln!(
             out,
-            "{:20} {:17} {}",
+            "{:20} {:19} {}",
             scenario.name,
             scenario.needs.name(),
             scenario.summary

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
+use super::memory::Memory;
 use super::pages::PAGE;
 
 /// struct iocb of linux/aio_abi.h.
@@ -43,54 +44,34 @@ const WRITE: u16 = 1;
 /// An AIO context with a page of memory for each of its slots. Waits for all writes when dropped.
 pub struct Queue {
     context: libc::c_ulong,
-    memory: *mut u8,
+    memory: Memory,
     depth: usize,
     in_flight: usize,
 }
 
-// SAFETY: the memory is its own; the context is the process's.
-unsafe impl Send for Queue {}
-
 impl Queue {
     /// With so many slots.
     pub fn new(depth: usize) -> io::Result<Self> {
+        let memory = Memory::pages(depth)?;
         let mut context: libc::c_ulong = 0;
-        // SAFETY: the context is written to ours; the mapping is new.
-        unsafe {
-            if libc::syscall(libc::SYS_io_setup, depth as libc::c_long, &mut context) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let memory = libc::mmap(
-                ptr::null_mut(),
-                depth * PAGE as usize,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            );
-            if memory == libc::MAP_FAILED {
-                let error = io::Error::last_os_error();
-                libc::syscall(libc::SYS_io_destroy, context);
-                return Err(error);
-            }
-            Ok(Self {
-                context,
-                memory: memory.cast(),
-                depth,
-                in_flight: 0,
-            })
+        // SAFETY: the context is written to ours.
+        let status =
+            unsafe { libc::syscall(libc::SYS_io_setup, depth as libc::c_long, &mut context) };
+        if status != 0 {
+            return Err(io::Error::last_os_error());
         }
+        Ok(Self {
+            context,
+            memory,
+            depth,
+            in_flight: 0,
+        })
     }
 
     /// The slot's memory, to be filled before it is written. None while writes are in flight.
     pub fn page(&mut self, slot: usize) -> Option<&mut [u8]> {
-        if slot >= self.depth || self.in_flight > 0 {
-            return None;
-        }
-        // SAFETY: inside the mapping, and the kernel does not use it now.
-        Some(unsafe {
-            std::slice::from_raw_parts_mut(self.memory.add(slot * PAGE as usize), PAGE as usize)
-        })
+        let free = slot < self.depth && self.in_flight == 0;
+        free.then(|| &mut self.memory[slot * PAGE as usize..][..PAGE as usize])
     }
 
     /// Starts to write slot `n` at the `n`-th offset, for all of them. How many the kernel took.
@@ -106,8 +87,7 @@ impl Queue {
                 data: slot as u64,
                 opcode: WRITE,
                 file: file.as_raw_fd() as u32,
-                // SAFETY: inside the mapping.
-                buffer: unsafe { self.memory.add(slot * PAGE as usize) } as u64,
+                buffer: self.memory.address() as u64 + slot as u64 * PAGE,
                 bytes: PAGE,
                 offset: offset as i64,
                 ..ControlBlock::default()
@@ -167,9 +147,6 @@ impl Drop for Queue {
     fn drop(&mut self) {
         let _ = self.reap(|_, _| ());
         // SAFETY: io_destroy waits for what is left; then nobody uses the memory.
-        unsafe {
-            libc::syscall(libc::SYS_io_destroy, self.context);
-            libc::munmap(self.memory.cast(), self.depth * PAGE as usize);
-        }
+        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
     }
 }

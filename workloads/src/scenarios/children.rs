@@ -43,7 +43,7 @@ impl Servant {
             ForkResult::Child => unsafe {
                 // Also another servant's pipe, which would not end while this one has it open.
                 let keep = [keep, requests_in.as_raw_fd(), replies_out.as_raw_fd()];
-                close_all_but(keep);
+                close_all_but(&keep);
                 // The parent decides when a signal from the terminal ends the run.
                 for signal in [libc::SIGXFSZ, libc::SIGINT, libc::SIGHUP, libc::SIGTERM] {
                     libc::signal(signal, libc::SIG_IGN);
@@ -83,7 +83,8 @@ impl Servant {
         };
         requests.write_all(&request.to_ne_bytes())?;
         let mut reply = [0; 8];
-        self.replies.read_exact(&mut reply)?;
+        let read = self.replies.read_exact(&mut reply);
+        read.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         match u64::from_ne_bytes(reply) {
             0 => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno as i32)),
@@ -100,19 +101,17 @@ impl Drop for Servant {
 }
 
 /// Closes all files but those given and the standard streams (close_range(2), Linux 5.9).
-fn close_all_but(mut keep: [RawFd; 3]) {
-    keep.sort_unstable();
+pub fn close_all_but(keep: &[RawFd]) {
     let mut first = 3;
-    for kept in keep
-        .map(|file| file as libc::c_uint)
-        .into_iter()
-        .chain([libc::c_uint::MAX])
-    {
-        if kept > first {
+    while first < libc::c_uint::MAX {
+        let kept = keep.iter().map(|&file| file as libc::c_uint);
+        let next = kept.filter(|&file| file >= first).min();
+        let next = next.unwrap_or(libc::c_uint::MAX);
+        if next > first {
             // SAFETY: plain numbers.
-            unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) };
+            unsafe { libc::syscall(libc::SYS_close_range, first, next - 1, 0) };
         }
-        first = kept.saturating_add(1);
+        first = next.saturating_add(1);
     }
 }
 
@@ -173,8 +172,12 @@ impl LimitedChild {
 
 /// A child process that freezes and thaws a filesystem. It thaws what it froze when the run ends, in
 /// whatever way, SIGKILL included; and soon after it froze it, for a thread that stores to a frozen
-/// file may hold the mmap_lock that the one who is to ask for the thaw needs.
-pub struct Freezer(Servant);
+/// file may hold the mmap_lock that the one who is to ask for the thaw needs. When the child is
+/// killed, the run's own process thaws in its place.
+pub struct Freezer {
+    child: Servant,
+    file: File,
+}
 
 const FREEZE: u64 = 1;
 const THAW: u64 = 0;
@@ -182,10 +185,11 @@ const THAW: u64 = 0;
 impl Freezer {
     /// Forks it, for the filesystem that the file is on.
     pub fn spawn(file: &File) -> io::Result<Self> {
+        let mine = file.try_clone()?;
         let file = file.as_raw_fd();
         let frozen = std::rc::Rc::new(std::cell::Cell::new(false));
-        let (seen, mine) = (frozen.clone(), frozen);
-        Servant::spawn(
+        let (seen, left) = (frozen.clone(), frozen);
+        let child = Servant::spawn(
             file,
             || true,
             move |request| {
@@ -204,22 +208,33 @@ impl Freezer {
                 failed
             },
             move || {
-                if mine.get() && thaw(file) == 0 {
-                    mine.set(false);
+                if left.get() && thaw(file) == 0 {
+                    left.set(false);
                 }
             },
-        )
-        .map(Self)
+        )?;
+        Ok(Self { child, file: mine })
+    }
+
+    fn ask(&mut self, request: u64) -> io::Result<()> {
+        let done = self.child.ask(request);
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                thaw(self.file.as_raw_fd());
+                Err(io::Error::other("the process that does it was killed"))
+            }
+            done => done,
+        }
     }
 
     /// FIFREEZE. EBUSY if someone else froze it.
     pub fn freeze(&mut self) -> io::Result<()> {
-        self.0.ask(FREEZE)
+        self.ask(FREEZE)
     }
 
     /// FITHAW, if it is still frozen.
     pub fn thaw(&mut self) -> io::Result<()> {
-        self.0.ask(THAW)
+        self.ask(THAW)
     }
 }
 
@@ -256,60 +271,6 @@ pub fn fork_and_wait(body: impl FnOnce()) -> io::Result<bool> {
     }
 }
 
-/// Words that a forked child leaves for its parent.
-pub struct Slate {
-    words: *mut u64,
-    count: usize,
-}
-
-// SAFETY: a mapping of its own.
-unsafe impl Send for Slate {}
-
-impl Slate {
-    /// Of so many words, all zero.
-    pub fn new(count: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let words = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                count * 8,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if words == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self {
-            words: words.cast(),
-            count,
-        })
-    }
-
-    /// Writes a word.
-    pub fn set(&self, n: usize, word: u64) {
-        assert!(n < self.count, "word {n} of {}", self.count);
-        // SAFETY: inside the mapping.
-        unsafe { self.words.add(n).write_volatile(word) };
-    }
-
-    /// Reads a word.
-    pub fn get(&self, n: usize) -> u64 {
-        assert!(n < self.count, "word {n} of {}", self.count);
-        // SAFETY: inside the mapping.
-        unsafe { self.words.add(n).read_volatile() }
-    }
-}
-
-impl Drop for Slate {
-    fn drop(&mut self) {
-        // SAFETY: ours, and no reference to it is left.
-        unsafe { libc::munmap(self.words.cast(), self.count * 8) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,10 +288,8 @@ mod tests {
     }
 
     #[test]
-    fn a_child_leaves_words() {
-        let slate = Slate::new(2).unwrap();
-        assert!(fork_and_wait(|| slate.set(1, 42)).unwrap());
-        assert_eq!((slate.get(0), slate.get(1)), (0, 42));
+    fn a_child_that_dies_is_told_from_one_that_ends() {
+        assert!(fork_and_wait(|| ()).unwrap());
         assert!(!fork_and_wait(|| std::process::abort()).unwrap());
     }
 }

@@ -1,13 +1,13 @@
 //! copy_file_range(2) into a mapped range against faults: a copy, or shared blocks where the
 //! filesystem has them.
 
-use super::block::FileId;
 use super::error::Error;
 use super::extents::Operation;
 use super::faulter::Habit;
 use super::kernel;
-use super::ledger::Family;
+use super::run::Run;
 use super::setup::{Cast, Setup, solo};
+use super::sharing::Sharing;
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -18,32 +18,25 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let source = FileId(setup.next().0 + 1);
-    let target = setup.file_alone(Family::Exchanged(source), 0, Habit::default())?;
-    let source = setup.bystander(Family::Fixed)?;
+    let files = Sharing::new(setup, Habit::default())?;
     Ok(solo(move |run| {
-        let range = run.aim(&target);
-        let Some(held) = run.exclude(&target, range) else {
+        let (source, target) = (&files.source, &files.target);
+        let range = run.aim(target);
+        let Some(held) = run.exclude(target, range) else {
             return Ok(());
         };
         if run.rng().one_in(2) {
-            run.warm(&target, range);
+            run.warm(target, range);
         }
         let change = held.change_bytes();
-        let done = run.apply(Operation::CopyRange, &target, range, || {
+        let done = run.apply(Operation::CopyRange, target, range, || {
             kernel::copy_range(&source.file, &target.file, range.offset(), range.bytes())
         })?;
         if !done {
             return Ok(());
         }
-        for page in range.pages() {
-            change.filled(page, source.ledger.first(page));
-        }
+        files.taken_over(&change, range);
         drop(change);
-        for _ in 0..4 {
-            let page = range.nth(run.rng().below(range.count()));
-            run.look_through(&target, page, source.ledger.first(page))?;
-        }
-        Ok(())
+        files.expect_taken_over(run, range, Run::look_through)
     }))
 }

@@ -2,13 +2,11 @@
 //! maps the old block after it was invalidated and before the new one is in place shows old data for
 //! good.
 
-use super::block::FileId;
 use super::error::Error;
 use super::faulter::Habit;
-use super::ledger::Family;
 use super::pages::PageRange;
-use super::reflink_vs_fault::share;
 use super::setup::{Cast, Setup, solo};
+use super::sharing::Sharing;
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -26,35 +24,27 @@ const LOADERS: Habit = Habit {
 };
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let source = FileId(setup.next().0 + 1);
-    let target = setup.file_alone(Family::Exchanged(source), 0, LOADERS)?;
-    let source = setup.bystander(Family::Fixed)?;
+    let files = Sharing::new(setup, LOADERS)?;
     Ok(solo(move |run| {
-        let range = run.aim(&target);
-        let Some(held) = run.exclude(&target, range) else {
+        let target = &files.target;
+        let range = run.aim(target);
+        let Some(held) = run.exclude(target, range) else {
             return Ok(());
         };
-        let change = held.change();
-        let done = share(run, &source, &target, range)?;
-        if done {
-            for page in range.pages() {
-                change.filled(page, source.ledger.first(page));
-            }
-        }
-        drop(change);
+        files.share_held(run, &held)?;
         if run.rng().one_in(2) {
-            run.warm(&target, range);
+            run.warm(target, range);
         }
         if run.rng().one_in(2) {
-            run.rewrite(&target, &held)?;
+            run.rewrite(target, &held)?;
             return Ok(());
         }
         drop(held);
         for page in range.pages() {
-            let Some(held) = run.exclude(&target, PageRange::new(page, 1)) else {
+            let Some(held) = run.exclude(target, PageRange::new(page, 1)) else {
                 return Ok(());
             };
-            run.rewrite(&target, &held)?;
+            run.rewrite(target, &held)?;
         }
         Ok(())
     }))

@@ -1,7 +1,7 @@
 //! Why a run failed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a run failed, as opposed to what it found.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,12 @@ pub enum Error {
     /// The working directory exists and has no marker of ours.
     #[error("{} exists and was not made by faultline: remove or rename it first", .0.display())]
     NotOurs(PathBuf),
+    /// The working directory's path leads elsewhere now.
+    #[error(
+        "the filesystem of {} was unmounted, or the directory moved, while the run went on: its result says nothing of \
+         what is there now; the files it made are removed", .0.display()
+    )]
+    Unmounted(PathBuf),
     /// Something that the run did not make is left in its directory.
     #[error("{} holds files that faultline did not make; they are left alone", path.display())]
     Leftover {
@@ -73,7 +79,7 @@ pub enum Error {
     Gone {
         /// The operation that met it.
         operation: &'static str,
-        /// The working directory.
+        /// The directory that was to be exercised.
         path: PathBuf,
         /// The system's error.
         source: io::Error,
@@ -101,6 +107,20 @@ pub enum Error {
         /// The working directory, which cannot be removed.
         path: PathBuf,
     },
+    /// A worker process met an error.
+    #[error("a worker process ended the run: {why}")]
+    Worker {
+        /// The error, with its causes.
+        why: String,
+    },
+    /// A worker process ended before the run did.
+    #[error("worker process {pid} was ended by {by}, and the run with it")]
+    Killed {
+        /// Which.
+        pid: i32,
+        /// A signal, or what it returned.
+        by: String,
+    },
     /// A thread panicked: a bug in the workload.
     #[error("a workload thread panicked: {0}")]
     Panicked(String),
@@ -110,6 +130,26 @@ impl Error {
     /// A system call that failed in a way that it never should.
     pub(crate) fn call(operation: &'static str, source: io::Error) -> Self {
         Self::Operation { operation, source }
+    }
+
+    /// The same error, if it says that the filesystem went away, as one that says where.
+    pub(crate) fn at(self, directory: &Path) -> Self {
+        let gone = |source: &io::Error| {
+            matches!(
+                source.raw_os_error(),
+                Some(libc::EIO | libc::ENXIO | libc::ENODEV | libc::ESHUTDOWN)
+            )
+        };
+        let (operation, source) = match self {
+            Self::Operation { operation, source } if gone(&source) => (operation, source),
+            Self::Path { source, .. } if gone(&source) => ("set-up", source),
+            other => return other,
+        };
+        Self::Gone {
+            operation,
+            path: directory.into(),
+            source,
+        }
     }
 
     /// An I/O error on a path, told apart as far as the user can act on it.

@@ -5,7 +5,7 @@ use super::extents::Operation;
 use super::faulter::Habit;
 use super::kernel;
 use super::setup::{Cast, Setup, solo};
-use super::swap_vs_fault::exchange;
+use super::swap_vs_fault::{either_way, exchange};
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -16,13 +16,9 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let (one, two) = setup.pair(Habit::default())?;
+    let pair = setup.pair(Habit::default())?;
     Ok(solo(move |run| {
-        let (target, other) = if run.rng().one_in(2) {
-            (&*one, &*two)
-        } else {
-            (&*two, &*one)
-        };
+        let (target, other) = either_way(run, &pair);
         let range = run.aim(target);
         other.hot.publish(range);
         exchange(run, target, other, range, |run| {

@@ -47,7 +47,8 @@ const READ: u64 = 64;
 pub struct Faulter {
     scene: Arc<Scene>,
     targets: Vec<Arc<Target>>,
-    thread: usize,
+    /// Of all fault threads of the run.
+    number: usize,
     rng: Rng,
     loads: u64,
     stores: u64,
@@ -55,15 +56,15 @@ pub struct Faulter {
 }
 
 impl Faulter {
-    /// The `thread`-th. Its choices depend on seed and thread only; which range "the latest" is, on
+    /// The `number`-th of the run. Its choices depend on seed and thread only; which range "the latest" is, on
     /// the schedule.
-    pub fn new(scene: Arc<Scene>, targets: &[Arc<Target>], thread: usize) -> Self {
-        let rng = Rng::stream(scene.options.seed, 1 + thread as u64);
+    pub fn new(scene: Arc<Scene>, targets: &[Arc<Target>], number: usize) -> Self {
+        let rng = Rng::stream(scene.options.seed, 1 + number as u64);
         let touched = targets.iter().filter(|target| target.habit.is_some());
         Self {
             scene,
             targets: touched.cloned().collect(),
-            thread,
+            number,
             rng,
             loads: 0,
             stores: 0,
@@ -95,7 +96,7 @@ impl Faulter {
     }
 
     fn publish(&self) {
-        let counters = &self.scene.stage.counters[self.thread];
+        let counters = &self.scene.stage.counters[self.number];
         counters.sample_faults();
         counters.loads.store(self.loads, Ordering::Relaxed);
         counters.stores.store(self.stores, Ordering::Relaxed);
@@ -103,7 +104,8 @@ impl Faulter {
     }
 
     fn pass(&mut self, target: &Target, habit: Habit, range: PageRange) -> Result<(), Error> {
-        let mapping = &target.mappings[self.thread];
+        // The same address in each process, and page tables of its own.
+        let mapping = &target.mappings[self.number % self.scene.options.threads];
         if self.rng.below(8) < habit.forget {
             let forgotten = mapping.forget(range);
             forgotten.map_err(|source| Error::call("madvise", source))?;
@@ -222,6 +224,7 @@ impl Faulter {
                 word,
                 sight,
                 why: rule(wrong),
+                by: None,
             };
             self.scene.stage.report(target, page, &what);
         }
@@ -266,11 +269,7 @@ impl Faulter {
         // With truncation about, only a page that none touched meanwhile is sure to lie within the
         // file.
         if !target.truncates() || target.ledger.undisturbed(page, before) {
-            if target.out_of_space() {
-                return Err(Error::NoSpace {
-                    operation: "page fault",
-                });
-            }
+            target.blame()?;
             self.report(target, page, offset, Some(Wrong::Bus), 0);
         }
         Ok(())
@@ -298,7 +297,8 @@ fn fiddle(mapping: &Mapping, range: PageRange, rng: &mut Rng) -> Result<(), Erro
     }
 }
 
-fn rule(wrong: Wrong) -> &'static str {
+/// Why wrong data that a fault thread read cannot be right.
+pub fn rule(wrong: Wrong) -> &'static str {
     match wrong {
         Wrong::Garbage | Wrong::Foreign => "no store of this run can have put it",
         Wrong::Stale => "a completed store or write had replaced it",

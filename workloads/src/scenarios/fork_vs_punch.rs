@@ -1,12 +1,15 @@
 //! Child processes that inherit the mapping and use it while the parent's other actor punches the
 //! blocks below: every process's translations must go.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::block::Cell;
-use super::children::{Slate, fork_and_wait};
+use super::children::fork_and_wait;
 use super::error::Error;
 use super::extents::{Operation, punch};
 use super::faulter::Habit;
 use super::ledger::Family;
+use super::memory::Shared;
 use super::run::Run;
 use super::setup::{Cast, Setup};
 use super::target::Target;
@@ -26,7 +29,8 @@ const BUS: u64 = u64::MAX;
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
-    let slate = Slate::new(PAGES as usize).map_err(|source| Error::call("mmap", source))?;
+    let slate = Shared::new(PAGES as usize, |_| AtomicU64::new(0))
+        .map_err(|source| Error::call("mmap", source))?;
     let forked = target.clone();
     let fork = move |run: &mut Run| fork(run, &forked, &slate);
     let change = move |run: &mut Run| {
@@ -39,7 +43,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
 }
 
 /// Has a child load each page and store to every other; the parent judges what it saw.
-fn fork(run: &mut Run, target: &Target, slate: &Slate) -> Result<(), Error> {
+fn fork(run: &mut Run, target: &Target, slate: &[AtomicU64]) -> Result<(), Error> {
     let range = target.hot.pick(run.rng()).choose(run.rng(), 1, PAGES);
     let mapping = run.mapping(target);
     // Inherited translations are copied only from private mappings, but the page tables are there.
@@ -58,7 +62,8 @@ fn fork(run: &mut Run, target: &Target, slate: &Slate) -> Result<(), Error> {
                 let _ = mapping.store(range.first(), Cell::Head, word);
             }
             for (n, page) in range.pages().enumerate() {
-                slate.set(n, mapping.load(page, Cell::Tail).unwrap_or(BUS));
+                let word = mapping.load(page, Cell::Tail).unwrap_or(BUS);
+                slate[n].store(word, Ordering::Relaxed);
             }
         })?;
         Ok(())
@@ -69,7 +74,7 @@ fn fork(run: &mut Run, target: &Target, slate: &Slate) -> Result<(), Error> {
         return Ok(());
     }
     for (n, (page, before)) in range.pages().zip(before).enumerate() {
-        let seen = slate.get(n);
+        let seen = slate[n].load(Ordering::Relaxed);
         if seen == BUS {
             continue;
         }

@@ -88,10 +88,8 @@ fn store(run: &Run, target: &Target, page: Page, cell: Cell, word: u64) -> Resul
     match run.mapping(target).store(page, cell, word) {
         Ok(()) => Ok(()),
         Err(Lost::Broken(source)) => Err(Error::call("mmap", source)),
-        Err(Lost::Bus) if target.out_of_space() => Err(Error::NoSpace {
-            operation: "page fault",
-        }),
         Err(Lost::Bus) => {
+            target.blame()?;
             let why = "the page lies within the file";
             run.report(target, page, cell.offset(), Wrong::Bus, 0, why);
             Ok(())

@@ -37,11 +37,13 @@
 //! Under [`Exclusive`] nothing stores and nobody else changes, so the actor compares its pages for
 //! equality with what its change must leave.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use serde::{Deserialize, Serialize};
 
 use super::block::{Cell, Content, FileId, Generation, Key, Stamp};
+use super::memory::Shared;
 use super::pages::{Page, PageRange};
 
 /// Whose stamps a page of the file may hold.
@@ -131,12 +133,12 @@ struct Entry {
     body: AtomicU64,
 }
 
-/// The states of a file's pages.
+/// The states of a file's pages, the same for all processes of a run.
 pub struct Ledger {
     file: FileId,
     family: Family,
     key: Key,
-    entries: Box<[Entry]>,
+    entries: Shared<Entry>,
 }
 
 /// What was known about a cell before it was loaded.
@@ -161,12 +163,14 @@ pub struct Store<'a> {
 
 impl Ledger {
     /// For a file whose every word is [`Ledger::first`] now.
-    pub fn new(file: FileId, family: Family, key: Key, pages: u32) -> Self {
-        let mut ledger = Self {
-            file,
-            family,
-            key,
-            entries: Box::default(),
+    /// The errors of mmap(2).
+    pub fn new(file: FileId, family: Family, key: Key, pages: u32) -> io::Result<Self> {
+        let first = |page| {
+            key.seal(Stamp {
+                file,
+                page,
+                generation: Generation(1),
+            })
         };
         let entry = |page| Entry {
             holders: AtomicU32::new(0),
@@ -175,10 +179,14 @@ impl Ledger {
             replaced: [AtomicU32::new(0), AtomicU32::new(0)],
             epoch: AtomicU64::new(0),
             stored: [AtomicU64::new(0), AtomicU64::new(0)],
-            body: AtomicU64::new(ledger.first(page)),
+            body: AtomicU64::new(first(page)),
         };
-        ledger.entries = (0..pages).map(|page| entry(Page(page))).collect();
-        ledger
+        Ok(Self {
+            file,
+            family,
+            key,
+            entries: Shared::new(pages as usize, |page| entry(Page(page as u32)))?,
+        })
     }
 
     /// The word that a new file is filled with.
@@ -566,7 +574,7 @@ mod tests {
 
     fn ledger(family: Family) -> (Ledger, PageRange) {
         (
-            Ledger::new(FileId(1), family, Key(9), 8),
+            Ledger::new(FileId(1), family, Key(9), 8).unwrap(),
             PageRange::new(PAGE, 1),
         )
     }

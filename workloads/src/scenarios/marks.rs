@@ -80,6 +80,8 @@ pub struct Corruption<'a> {
     pub path: &'a Path,
     /// Which block.
     pub page: Page,
+    /// Who read it, if not the calling thread.
+    pub by: Option<Tid>,
     /// What is wrong, in two words.
     pub wrong: &'a str,
     /// Whose data it is and why it cannot be right.
@@ -95,7 +97,7 @@ pub fn corruption(what: &Corruption<'_>) {
     send(|| {
         Mark::Corruption(CorruptionMark {
             at: Nanos(now()),
-            tid: me(),
+            tid: what.by.unwrap_or_else(me),
             device: what.inode.device,
             ino: what.inode.number,
             path: what.path.display().to_string(),

@@ -8,6 +8,7 @@
 mod aio;
 mod block;
 mod children;
+mod crew;
 mod error;
 mod extents;
 mod faulter;
@@ -16,6 +17,7 @@ mod known;
 pub mod ledger;
 mod mapping;
 mod marks;
+mod memory;
 mod oplog;
 mod pages;
 mod rng;
@@ -23,6 +25,8 @@ mod run;
 mod sandbox;
 mod scene;
 mod setup;
+mod sharing;
+mod shift;
 mod shrink;
 mod signals;
 mod stage;
@@ -31,6 +35,7 @@ mod target;
 mod aio_vs_fallocate;
 mod collapse_vs_fault;
 mod copy_vs_fault;
+mod cow_direct_writers;
 mod cow_write_vs_fault;
 mod dedupe_vs_fault;
 mod dio_vs_mmap;
@@ -81,6 +86,7 @@ pub use shrink::{Shrunk, again, shrink};
 pub use stage::Violation;
 
 use block::{Key, MAX_PAGES};
+use crew::Crew;
 use extents::Operation;
 use faulter::Faulter;
 use pages::PAGE;
@@ -112,6 +118,8 @@ pub enum Needs {
     Ext4PageCache,
     /// Shared extents, which XFS has with `mkfs.xfs -m reflink=1`.
     Reflink,
+    /// The same, through the page cache: direct I/O of a DAX file is none.
+    ReflinkPageCache,
     /// XFS with `mkfs.xfs -i exchange=1`.
     Exchange,
 }
@@ -128,6 +136,7 @@ impl Needs {
             Self::Ext4 => "ext4",
             Self::Ext4PageCache => "ext4, page cache",
             Self::Reflink => "reflink",
+            Self::ReflinkPageCache => "reflink, page cache",
             Self::Exchange => "XFS, exchange",
         }
     }
@@ -138,7 +147,7 @@ impl Needs {
         match self {
             Self::Any | Self::DaxBest | Self::Reflink => true,
             Self::Dax => dax,
-            Self::PageCache => !dax,
+            Self::PageCache | Self::ReflinkPageCache => !dax,
             Self::Xfs | Self::Exchange => filesystem == "xfs",
             Self::Ext4 => filesystem == "ext4",
             Self::Ext4PageCache => filesystem == "ext4" && !dax,
@@ -149,7 +158,7 @@ impl Needs {
         match self {
             Self::Any | Self::DaxBest | Self::Reflink => None,
             Self::Dax => Some("needs DAX, as mount -o dax=always gives on persistent memory"),
-            Self::PageCache => Some("needs the page cache, not DAX"),
+            Self::PageCache | Self::ReflinkPageCache => Some("needs the page cache, not DAX"),
             Self::Xfs | Self::Exchange => Some("XFS only"),
             Self::Ext4 => Some("ext4 only"),
             Self::Ext4PageCache => Some("ext4 only, through the page cache"),
@@ -191,6 +200,7 @@ pub static SCENARIOS: &[Scenario] = &[
     copy_vs_fault::SCENARIO,
     reflink_vs_fault::SCENARIO,
     cow_write_vs_fault::SCENARIO,
+    cow_direct_writers::SCENARIO,
     dedupe_vs_fault::SCENARIO,
     unshare_vs_fault::SCENARIO,
     swap_vs_fault::SCENARIO,
@@ -231,8 +241,10 @@ pub struct Options {
     pub directory: PathBuf,
     /// What all random choices follow from.
     pub seed: u64,
-    /// Fault threads, 1 to 16, beside the actors.
+    /// Fault threads of each process, beside the actors.
     pub threads: usize,
+    /// Processes with fault threads; the actors are in the first. 16 fault threads at most in all.
+    pub processes: usize,
     /// When to end.
     pub limit: Limit,
     /// Bytes of each file, rounded up to pages; 4 KiB to 4 GiB.
@@ -252,6 +264,7 @@ impl Options {
             directory: directory.into(),
             seed: 1,
             threads: 2,
+            processes: 1,
             limit: Limit::Time(Duration::from_secs(10)),
             file_size: 4 << 20,
             pin_cpus: false,
@@ -260,14 +273,21 @@ impl Options {
         }
     }
 
+    /// Fault threads of all processes.
+    fn faulters(&self) -> usize {
+        self.processes * self.threads
+    }
+
     fn pages(&self) -> u32 {
         self.file_size.div_ceil(PAGE).min(u64::from(MAX_PAGES)) as u32
     }
 
     fn check(&self) -> Result<(), Error> {
         let wrong = |text: &str| Err(Error::Option(text.into()));
-        if !(1..=16).contains(&self.threads) {
-            return wrong("1 to 16 fault threads are possible");
+        if self.threads.min(self.processes) < 1
+            || self.threads.saturating_mul(self.processes) > MAX_FAULTERS
+        {
+            return wrong("1 to 16 fault threads are possible, those of all processes together");
         }
         if !(PAGE..=u64::from(MAX_PAGES) * PAGE).contains(&self.file_size) {
             return wrong("the file size must lie between 4 KiB and 4 GiB");
@@ -280,6 +300,9 @@ impl Options {
         Ok(())
     }
 }
+
+/// The most fault threads of all processes.
+const MAX_FAULTERS: usize = 16;
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -401,7 +424,7 @@ pub fn run(
     let sandbox = Arc::new(Sandbox::create(&options.directory)?);
     let filesystem = filesystem(sandbox.path())?;
     let dax = kernel::is_dax(&sandbox.probe()?).unwrap_or(false);
-    let stage = Arc::new(Stage::new(options.threads, ACTORS, filesystem.clone()));
+    let stage = Arc::new(Stage::new(options.faulters(), ACTORS, filesystem.clone())?);
     let scene = Arc::new(Scene {
         options: options.clone(),
         actors: ACTORS,
@@ -451,7 +474,7 @@ pub fn run(
         .map_err(|panic| Error::Panicked(panic_text(&*panic)))?;
     let removed = Arc::try_unwrap(sandbox).map_or(Ok(()), Sandbox::remove);
     if let Some(error) = stage.failure() {
-        return Err(error);
+        return Err(error.at(&options.directory));
     }
     removed?;
     progress(&look(&stage));
@@ -463,6 +486,7 @@ pub fn run(
             filesystem: filesystem.clone(),
             seed: options.seed,
             threads: options.threads,
+            processes: options.processes,
             file_size: options.file_size,
             pin_cpus: options.pin_cpus,
             milliseconds: (first.at * 1e3).ceil() as u64,
@@ -515,6 +539,13 @@ fn play(scene: &Arc<Scene>, mut cast: Cast, targets: &[Arc<Target>]) {
     let stage = &scene.stage;
     let threads = scene.options.threads;
     stage.begin();
+    // Forked first: the fewer threads there are, the less they can be amidst.
+    let crews: Vec<_> = (1..scene.options.processes)
+        .map_while(|process| {
+            let crew = Crew::start(scene, targets, process * threads);
+            crew.map_err(|error| stage.fail(error)).ok()
+        })
+        .collect();
     let pin = |n| scene.options.pin_cpus.then_some(n);
     let mut actors = Vec::new();
     let mut others = Vec::new();
@@ -522,6 +553,11 @@ fn play(scene: &Arc<Scene>, mut cast: Cast, targets: &[Arc<Target>]) {
         Ok(handle) => at.push(handle),
         Err(error) => stage.fail(error),
     };
+    for (n, crew) in crews.into_iter().enumerate() {
+        let (inner, targets) = (stage.clone(), targets.to_vec());
+        let work = move || crew.listen(&inner, &targets);
+        start(&mut others, thread(stage, format!("crew-{n}"), None, work));
+    }
     for n in 0..threads {
         let faulter = Faulter::new(scene.clone(), targets, n);
         let work = move || faulter.work();
@@ -548,7 +584,12 @@ fn play(scene: &Arc<Scene>, mut cast: Cast, targets: &[Arc<Target>]) {
         };
         start(
             &mut actors,
-            thread(stage, format!("actor-{n}"), pin(threads + n), work),
+            thread(
+                stage,
+                format!("actor-{n}"),
+                pin(scene.options.faulters() + n),
+                work,
+            ),
         );
     }
     for handle in actors {

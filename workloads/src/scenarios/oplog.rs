@@ -148,8 +148,11 @@ pub struct Recipe {
     pub filesystem: String,
     /// What all random choices follow from.
     pub seed: u64,
-    /// Fault threads.
+    /// Fault threads of each process.
     pub threads: usize,
+    /// Processes.
+    #[serde(default = "one")]
+    pub processes: usize,
     /// Bytes of each file.
     pub file_size: u64,
     /// Whether threads were bound to CPUs.
@@ -160,6 +163,11 @@ pub struct Recipe {
     pub violation: String,
     /// The rounds made.
     pub rounds: Script,
+}
+
+/// What logs without the number mean.
+fn one() -> usize {
+    1
 }
 
 /// The format that is written, and the only one read.
@@ -248,6 +256,7 @@ mod tests {
                 filesystem: "xfs".into(),
                 seed: 7,
                 threads: 2,
+                processes: 1,
                 file_size: 1 << 20,
                 pin_cpus: false,
                 milliseconds: 1500,

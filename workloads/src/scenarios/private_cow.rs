@@ -72,10 +72,10 @@ fn copy_pages(
     forgotten.map_err(|source| Error::call("madvise", source))?;
     let lost = |lost| match lost {
         Lost::Broken(source) => Error::call("mmap", source),
-        Lost::Bus if target.out_of_space() => Error::NoSpace {
-            operation: "page fault",
-        },
-        Lost::Bus => Error::call("store(MAP_PRIVATE)", std::io::Error::other("SIGBUS")),
+        Lost::Bus => target
+            .blame()
+            .err()
+            .unwrap_or_else(|| Error::call("store(MAP_PRIVATE)", std::io::Error::other("SIGBUS"))),
     };
     for page in range.pages() {
         let before = target.ledger.before(page, Cell::Tail);

@@ -17,7 +17,7 @@ use super::pages::{PAGE, Page, PageRange};
 use super::rng::{Rng, mix};
 use super::scene::Scene;
 use super::setup::Cast;
-use super::stage::{Sight, Stage, Wronged};
+use super::stage::{Sight, Stage, Stop, Wronged};
 use super::target::{Target, stamp};
 
 /// The most pages that [`Run::rewrite`] writes in one call.
@@ -121,7 +121,7 @@ impl Run {
     }
 
     fn counters(&self) -> usize {
-        self.scene.options.threads + self.actor
+        self.scene.options.faulters() + self.actor
     }
 
     /// What all threads share.
@@ -135,7 +135,7 @@ impl Run {
     }
 
     /// Set when the run is over.
-    pub fn stop(&self) -> Arc<std::sync::atomic::AtomicBool> {
+    pub fn stop(&self) -> Arc<Stop> {
         self.scene.stage.stop.clone()
     }
 
@@ -155,7 +155,7 @@ impl Run {
 
     /// The actor's own mapping of a file, which no other thread accesses.
     pub fn mapping<'a>(&self, target: &'a Target) -> &'a Mapping {
-        &target.mappings[self.counters()]
+        &target.mappings[self.scene.options.threads + self.actor]
     }
 
     /// The next range to change, known to the fault threads from now on.
@@ -210,11 +210,6 @@ impl Run {
                 .scene
                 .unsupported(operation.name(), Some("not permitted: needs root"))),
             libc::EROFS => Err(Error::ReadOnly(self.scene.sandbox.path().into())),
-            libc::EIO | libc::ENXIO | libc::ENODEV => Err(Error::Gone {
-                operation: operation.name(),
-                path: self.scene.sandbox.path().into(),
-                source,
-            }),
             _ => Err(Error::Operation {
                 operation: operation.name(),
                 source,
@@ -483,6 +478,7 @@ impl Run {
                 word,
                 sight,
                 why: &why,
+                by: None,
             };
             self.stage().report(target, page, &what);
         }
@@ -511,10 +507,8 @@ impl Run {
                 operation: "mmap",
                 source,
             }),
-            Err(Lost::Bus) if target.out_of_space() => Err(Error::NoSpace {
-                operation: "page fault",
-            }),
             Err(Lost::Bus) => {
+                target.blame()?;
                 let why = "the page lies within the file";
                 self.report(target, page, offset, Wrong::Bus, 0, why);
                 Ok(None)
@@ -531,6 +525,7 @@ impl Run {
                 word: read.word,
                 sight: read.sight,
                 why: read.why,
+                by: None,
             };
             self.stage().report(target, page, &what);
         }
@@ -552,6 +547,7 @@ impl Run {
             word,
             sight: Sight::Other,
             why,
+            by: None,
         };
         self.stage().report(target, page, &what);
     }

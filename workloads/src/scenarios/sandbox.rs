@@ -1,23 +1,37 @@
 //! The one place in the user's directory that a run touches.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
+use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::error::Error;
 
 const MARKER: &str = ".made-by-faultline";
+/// The marker before it is locked.
+const DRAFT: &str = ".made-by-faultline.new";
+const OWN: &str = "faultline-work.";
 const PREFIX: &str = "data.";
 
-/// `<directory>/faultline-work.<pid>`, marked as ours; removed when dropped.
+/// `<directory>/faultline-work.<pid>`, marked as ours, the marker locked while the run lives; removed
+/// when dropped.
 ///
-/// What SIGKILL leaves behind disturbs no later run: other pids use other names, and the same pid
-/// (as in a VM, whose pids repeat) takes over a directory that carries the marker.
+/// What SIGKILL or a filesystem that went away left behind has a marker that nobody holds: the next
+/// run in the same directory removes it.
 #[derive(Debug)]
 pub struct Sandbox {
     path: PathBuf,
-    removed: bool,
+    /// The directory that it is in, and the directory itself: they serve also when the mount is gone.
+    above: File,
+    inside: File,
+    marker: Option<Flock<File>>,
 }
 
 impl Sandbox {
@@ -27,35 +41,31 @@ impl Sandbox {
         if !kind.is_dir() {
             return Err(Error::NotADirectory(directory.into()));
         }
-        let path = directory.join(format!("faultline-work.{}", std::process::id()));
+        let above = File::open(directory).map_err(|e| Error::path(directory, e))?;
+        sweep(directory);
+        let path = directory.join(format!("{OWN}{}", std::process::id()));
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !is_ours(&path) {
-                    return Err(Error::NotOurs(path));
-                }
-                remove_files(&path).map_err(|e| Error::path(&path, e))?;
+                return Err(Error::NotOurs(path));
             }
             Err(error) => return Err(Error::path(path, error)),
         }
-        let sandbox = Self {
-            path,
-            removed: false,
-        };
-        let marker = sandbox.path.join(MARKER);
-        let opened = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&marker);
-        if let Err(error) = opened.and_then(|mut file| file.write_all(b"faultline\n")) {
+        let made = File::open(&path).and_then(|inside| Ok((inside, mark(&path)?)));
+        let (inside, marker) = made.map_err(|error| {
             // Without its marker the directory would be refused, and left.
-            let _ = fs::remove_file(&marker);
-            let _ = fs::remove_dir(&sandbox.path);
-            return Err(Error::path(marker, error));
-        }
-        Ok(sandbox)
+            for name in [DRAFT, MARKER] {
+                let _ = fs::remove_file(path.join(name));
+            }
+            let _ = fs::remove_dir(&path);
+            Error::path(&path, error)
+        })?;
+        Ok(Self {
+            path,
+            above,
+            inside,
+            marker: Some(marker),
+        })
     }
 
     /// Where it is.
@@ -83,74 +93,139 @@ impl Sandbox {
         File::open(&marker).map_err(|e| Error::path(marker, e))
     }
 
-    /// Removes it, telling of what stands in the way.
+    /// Removes it, telling of what stands in the way; and whether another filesystem is at its place.
     pub fn remove(mut self) -> Result<(), Error> {
-        self.clear()
+        let moved = self.moved();
+        self.clear()?;
+        match moved {
+            true => Err(Error::Unmounted(self.path.clone())),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether its path does not lead to it any more.
+    fn moved(&self) -> bool {
+        let place = |data: fs::Metadata| (data.dev(), data.ino());
+        let here = fs::metadata(&self.path).map(place);
+        let made = self.inside.metadata().map(place);
+        made.is_ok_and(|made| here.is_ok_and(|here| here != made) || !self.path.exists())
     }
 
     /// Leaves it where it is, as SIGKILL would.
     #[cfg(test)]
     fn abandon(mut self) {
-        self.removed = true;
+        self.marker = None;
     }
 
     fn clear(&mut self) -> Result<(), Error> {
-        self.removed = true;
-        remove_files(&self.path).map_err(|e| Error::path(&self.path, e))?;
-        // The marker goes last, so that an interrupted removal can be taken up again.
-        let marker = self.path.join(MARKER);
-        if let Some(stranger) = strangers(&self.path) {
-            return Err(Error::Leftover {
+        let Some(marker) = self.marker.take() else {
+            return Ok(());
+        };
+        let name = self.path.file_name().unwrap_or_default();
+        let cleared = clear(&self.above, name.as_ref(), &self.inside, marker);
+        cleared.map_err(|error| match error {
+            Uncleared::Stranger(name) => Error::Leftover {
                 path: self.path.clone(),
-                source: io::Error::other(stranger),
-            });
-        }
-        fs::remove_file(&marker).map_err(|e| Error::path(&marker, e))?;
-        fs::remove_dir(&self.path).map_err(|source| Error::Leftover {
-            path: self.path.clone(),
-            source,
+                source: io::Error::other(name.to_string_lossy().into_owned()),
+            },
+            Uncleared::Failed(source) => Error::path(&self.path, source),
         })
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if !self.removed {
-            let _ = self.clear();
-        }
+        let _ = self.clear();
     }
 }
 
-fn is_ours(path: &Path) -> bool {
-    let directory = fs::symlink_metadata(path).is_ok_and(|kind| kind.is_dir());
-    directory && fs::symlink_metadata(path.join(MARKER)).is_ok_and(|kind| kind.is_file())
+/// Makes the marker, which nobody sees unlocked.
+fn mark(path: &Path) -> io::Result<Flock<File>> {
+    let draft = path.join(DRAFT);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&draft)?;
+    let mut file = lock(file)?;
+    file.write_all(b"faultline\n")?;
+    fs::rename(draft, path.join(MARKER))?;
+    Ok(file)
 }
 
-/// Removes what [`Sandbox::file`] may have made, and nothing else.
-fn remove_files(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
+fn lock(file: File) -> io::Result<Flock<File>> {
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+}
+
+/// Removes what dead runs left in the directory. One that cannot be removed is left: it stands in
+/// nobody's way.
+fn sweep(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if !name.as_bytes().starts_with(OWN.as_bytes()) {
+            continue;
+        }
+        let path = entry.path();
+        let _ = (|| {
+            let open = |path: &Path| {
+                let mut options = OpenOptions::new();
+                options.read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+            };
+            let (above, inside) = (open(directory)?, open(&path)?);
+            let marker = lock(open(&path.join(MARKER))?)?;
+            clear(&above, Path::new(&name), &inside, marker).map_err(|_| io::Error::other("left"))
+        })();
+    }
+}
+
+enum Uncleared {
+    /// A file that no run makes.
+    Stranger(OsString),
+    Failed(io::Error),
+}
+
+impl<E: Into<io::Error>> From<E> for Uncleared {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Removes a directory of ours, `name` in `above`: what [`Sandbox::file`] may have made, and nothing
+/// else.
+fn clear(above: &File, name: &Path, inside: &File, marker: Flock<File>) -> Result<(), Uncleared> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+    let mut stranger = None;
+    for entry in Dir::openat(inside, ".", flags, Mode::empty())?.iter() {
         let entry = entry?;
-        if is_data(&entry) {
-            fs::remove_file(entry.path())?;
+        let this = entry.file_name();
+        if is_data(this.to_bytes()) && is_file(inside, this) {
+            unlinkat(inside, this, UnlinkatFlags::NoRemoveDir)?;
+        } else if ![&b"."[..], b"..", MARKER.as_bytes()].contains(&this.to_bytes()) {
+            stranger.get_or_insert_with(|| std::ffi::OsStr::from_bytes(this.to_bytes()).into());
         }
     }
+    // The marker goes last, so that an interrupted removal can be taken up again.
+    if let Some(stranger) = stranger {
+        return Err(Uncleared::Stranger(stranger));
+    }
+    unlinkat(inside, MARKER, UnlinkatFlags::NoRemoveDir)?;
+    unlinkat(above, name, UnlinkatFlags::RemoveDir)?;
+    drop(marker);
     Ok(())
 }
 
-fn is_data(entry: &fs::DirEntry) -> bool {
-    let name = entry.file_name();
-    let ours = name
-        .to_str()
-        .and_then(|name| name.strip_prefix(PREFIX))
-        .is_some_and(|n| n.parse::<u8>().is_ok());
-    ours && entry.file_type().is_ok_and(|kind| kind.is_file())
+fn is_data(name: &[u8]) -> bool {
+    let number = name.strip_prefix(PREFIX.as_bytes());
+    number
+        .and_then(|number| std::str::from_utf8(number).ok())
+        .is_some_and(|number| number.parse::<u8>().is_ok())
 }
 
-fn strangers(path: &Path) -> Option<String> {
-    let mut entries = fs::read_dir(path).ok()?.flatten();
-    entries
-        .find(|entry| entry.file_name() != MARKER)
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+fn is_file(inside: &File, name: &std::ffi::CStr) -> bool {
+    fstatat(inside, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG)
 }
 
 #[cfg(test)]
@@ -203,6 +278,26 @@ mod tests {
             Sandbox::create(Path::new("/nonexistent/x")),
             Err(Error::Path { .. })
         ));
+    }
+
+    #[test]
+    fn removes_what_dead_runs_left_and_nothing_else() {
+        let (_lock, directory) = (serial(), tempfile::tempdir().unwrap());
+        let dead = Sandbox::create(directory.path()).unwrap();
+        dead.file(1).unwrap();
+        dead.abandon();
+        let other = directory.path().join("faultline-work.0");
+        fs::rename(work(directory.path()), &other).unwrap();
+        let precious = directory.path().join("faultline-work.precious");
+        fs::create_dir(&precious).unwrap();
+        let living = Sandbox::create(directory.path()).unwrap();
+        living.file(1).unwrap();
+        assert!(!other.exists(), "dead");
+        let place = directory.path().join("faultline-work.1");
+        fs::rename(work(directory.path()), &place).unwrap();
+        drop(Sandbox::create(directory.path()).unwrap());
+        assert!(place.join("data.1").exists(), "still in use");
+        assert!(precious.exists(), "not ours");
     }
 
     #[test]

@@ -60,10 +60,15 @@ pub fn shrink(
             })?;
             script.0[actor] = least;
         }
-        if search.base.threads > 1 {
-            let former = std::mem::replace(&mut search.base.threads, 1);
-            if !search.fails(&script)? {
-                search.base.threads = former;
+        let alone: [fn(&mut Options); 2] = [
+            |options| options.processes = 1,
+            |options| options.threads = 1,
+        ];
+        for less in alone {
+            let former = search.base.clone();
+            less(&mut search.base);
+            if search.base.faulters() < former.faulters() && !search.fails(&script)? {
+                search.base = former;
             }
         }
     }
@@ -81,6 +86,7 @@ pub fn again(log: &Log, options: &Options) -> Options {
     Options {
         seed: recipe.seed,
         threads: recipe.threads,
+        processes: recipe.processes,
         limit: Limit::Time(patience.clamp(LEAST, MOST)),
         file_size: recipe.file_size,
         pin_cpus: recipe.pin_cpus,

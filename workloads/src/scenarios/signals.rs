@@ -71,8 +71,13 @@ extern "C" fn on_bus(
     info: *mut libc::siginfo_t,
     _context: *mut libc::c_void,
 ) {
-    // SAFETY: the kernel passes a valid siginfo_t, and SIGBUS has an address in it.
-    let address = unsafe { (*info).si_addr() } as usize;
+    // SAFETY: the kernel passes a valid siginfo_t, and a SIGBUS of its own has an address in it.
+    let (code, address) = unsafe { ((*info).si_code, (*info).si_addr() as usize) };
+    // siginfo.h: SI_FROMUSER. Another process sent it, and no access repeats.
+    if code <= 0 {
+        STOP.store(libc::SIGBUS, Ordering::SeqCst);
+        return;
+    }
     let ours = REGIONS.iter().any(|(base, size)| {
         address.wrapping_sub(base.load(Ordering::SeqCst)) < size.load(Ordering::SeqCst)
     });

@@ -1,19 +1,23 @@
 //! What the threads of a run share: counters, the stop flag, what was done and what was found.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
 use serde::{Deserialize, Serialize};
+use tracer::units::Tid;
 
 use super::block::Content;
+use super::crew::Relay;
 use super::error::Error;
 use super::extents::Operation;
 use super::known::{self, Facts};
 use super::ledger::{Family, Wrong};
 use super::marks::{self, Corruption, Inode};
+use super::memory::Shared;
 use super::oplog::{Done, Script, Step, now};
 use super::pages::Page;
 use super::target::Target;
@@ -45,10 +49,12 @@ pub struct Wronged<'a> {
     pub sight: Sight,
     /// Why it cannot be right.
     pub why: &'a str,
+    /// Who read it, if not the thread that tells.
+    pub by: Option<Tid>,
 }
 
 /// How data was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sight {
     /// Through a shared mapping.
     Mapping,
@@ -85,12 +91,23 @@ impl Counters {
     }
 }
 
-/// Shared by all threads of a run.
+/// Set once, for all processes of the run; everything ends soon after.
+pub struct Stop(Shared<AtomicBool>);
+
+impl Deref for Stop {
+    type Target = AtomicBool;
+
+    fn deref(&self) -> &AtomicBool {
+        &self.0[0]
+    }
+}
+
+/// Shared by all threads of a run; between its processes only [`Stop`] and the counters.
 pub struct Stage {
-    /// Set once; everything ends soon after.
-    pub stop: Arc<AtomicBool>,
+    /// The end of the run.
+    pub stop: Arc<Stop>,
     /// For the fault threads, then for the actors.
-    pub counters: Vec<Counters>,
+    pub counters: Shared<Counters>,
     /// Completed operations, by [`Operation`].
     pub done: [AtomicU64; Operation::ALL.len()],
     /// Operations that the kernel refused as busy.
@@ -114,6 +131,7 @@ pub struct Stage {
     left_out: Mutex<BTreeSet<&'static str>>,
     files: Mutex<BTreeMap<u8, Inode>>,
     failure: Mutex<Option<Error>>,
+    relay: OnceLock<Relay>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -122,10 +140,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Stage {
     /// For so many fault threads and actors, on the filesystem of that name.
-    pub fn new(threads: usize, actors: usize, filesystem: String) -> Self {
-        Self {
-            stop: Arc::default(),
-            counters: (0..threads + actors).map(|_| Counters::default()).collect(),
+    pub fn new(faulters: usize, actors: usize, filesystem: String) -> Result<Self, Error> {
+        let shared = |source| Error::call("mmap", source);
+        let stop = Shared::new(1, |_| AtomicBool::new(false)).map_err(shared)?;
+        let counters = Shared::new(faulters + actors, |_| Counters::default());
+        Ok(Self {
+            stop: Arc::new(Stop(stop)),
+            counters: counters.map_err(shared)?,
             done: [const { AtomicU64::new(0) }; Operation::ALL.len()],
             refused: [const { AtomicU64::new(0) }; Operation::ALL.len()],
             bytes: AtomicU64::new(0),
@@ -143,7 +164,13 @@ impl Stage {
             left_out: Mutex::default(),
             files: Mutex::default(),
             failure: Mutex::default(),
-        }
+            relay: OnceLock::new(),
+        })
+    }
+
+    /// In a worker process: from now on all findings and errors go through its pipe.
+    pub fn relay(&self, relay: Relay) {
+        self.relay.get_or_init(|| relay);
     }
 
     /// Whether the run is over.
@@ -158,6 +185,10 @@ impl Stage {
 
     /// Ends the run with an error, unless it has one.
     pub fn fail(&self, error: Error) {
+        if let Some(relay) = self.relay.get() {
+            relay.fail(&error);
+            return self.end();
+        }
         lock(&self.failure).get_or_insert(error);
         self.end();
     }
@@ -264,6 +295,9 @@ impl Stage {
     /// Records wrong data; the word's meaning is spelled out, and read(2) is asked whether the medium
     /// is wrong or only the translation.
     pub fn report(&self, target: &Target, page: Page, what: &Wronged<'_>) {
+        if let Some(relay) = self.relay.get() {
+            return relay.report(target, page, what);
+        }
         let opened = target.ledger.open(what.word);
         let found = match opened {
             _ if what.wrong == Wrong::Bus => String::new(),
@@ -313,6 +347,7 @@ impl Stage {
                 page,
                 wrong: what.wrong.name(),
                 story: &detail,
+                by: what.by,
                 origin: origin.filter(|&at| at != (target.inode, page)),
                 known: known.map(|known| known.argument),
             });

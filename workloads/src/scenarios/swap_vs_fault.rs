@@ -1,6 +1,7 @@
 //! XFS_IOC_SWAPEXT of two files against faults on both, as xfs_fsr does it to defragment.
 
 use std::io;
+use std::sync::Arc;
 
 use super::block::Cell;
 use super::error::Error;
@@ -20,14 +21,9 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let (one, two) = setup.pair(Habit::default())?;
+    let pair = setup.pair(Habit::default())?;
     Ok(solo(move |run| {
-        // The kernel takes the two inodes' locks by address, the roles by argument.
-        let (target, other) = if run.rng().one_in(2) {
-            (&*one, &*two)
-        } else {
-            (&*two, &*one)
-        };
+        let (target, other) = either_way(run, &pair);
         run.aim(target);
         run.aim(other);
         exchange(run, target, other, target.whole(), |run| {
@@ -50,6 +46,18 @@ fn again_later(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EINVAL) => io::Error::from_raw_os_error(libc::EAGAIN),
         _ => error,
+    }
+}
+
+/// The two in either order: the kernel takes the inodes' locks by address, the roles by argument.
+pub fn either_way<'a>(
+    run: &mut Run,
+    (one, two): &'a (Arc<Target>, Arc<Target>),
+) -> (&'a Target, &'a Target) {
+    if run.rng().one_in(2) {
+        (one, two)
+    } else {
+        (two, one)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nix::sys::statvfs::fstatvfs;
+use nix::sys::statvfs::{Statvfs, fstatvfs};
 
 use super::block::{FileId, Key};
 use super::error::Error;
@@ -16,6 +16,7 @@ use super::faulter::Habit;
 use super::ledger::{Family, Ledger};
 use super::mapping::{Kind, Mapping};
 use super::marks::Inode;
+use super::memory::Shared;
 use super::pages::{PAGE, Page, PageRange};
 use super::rng::Rng;
 
@@ -23,48 +24,55 @@ use super::rng::Rng;
 const SLOTS: usize = 8;
 
 /// Ranges published by the actors for the fault threads to refault.
-pub struct Hot {
+pub struct Hot(Shared<Ranges>);
+
+struct Ranges {
     slots: [AtomicU64; SLOTS],
     latest: AtomicUsize,
 }
 
 impl Hot {
-    fn new(whole: PageRange, rng: &mut Rng) -> Self {
-        let slots = std::array::from_fn(|_| AtomicU64::new(whole.choose(rng, 16, 64).pack()));
-        Self {
-            slots,
+    fn new(whole: PageRange, rng: &mut Rng) -> io::Result<Self> {
+        let ranges = |_| Ranges {
+            slots: std::array::from_fn(|_| AtomicU64::new(whole.choose(rng, 16, 64).pack())),
             latest: AtomicUsize::new(0),
-        }
+        };
+        Shared::new(1, ranges).map(Self)
+    }
+
+    fn ranges(&self) -> &Ranges {
+        &self.0[0]
     }
 
     /// One of the ranges; half of the time the one being changed now.
     pub fn pick(&self, rng: &mut Rng) -> PageRange {
         let slot = match rng.below(2) {
-            0 => self.latest.load(Ordering::Relaxed),
+            0 => self.ranges().latest.load(Ordering::Relaxed),
             _ => rng.below(SLOTS as u32) as usize,
         };
-        PageRange::unpack(self.slots[slot].load(Ordering::Relaxed))
+        PageRange::unpack(self.ranges().slots[slot].load(Ordering::Relaxed))
     }
 
     /// Has the fault threads look at a range.
     pub fn publish(&self, range: PageRange) {
-        let slot = self.latest.load(Ordering::Relaxed);
-        self.slots[slot].store(range.pack(), Ordering::Relaxed);
+        let slot = self.ranges().latest.load(Ordering::Relaxed);
+        self.ranges().slots[slot].store(range.pack(), Ordering::Relaxed);
     }
 
     /// The next range to change: mostly one of the old ones, else new, of 16 to 64 pages within
     /// `within`.
     pub fn aim(&self, within: PageRange, rng: &mut Rng) -> PageRange {
         let slot = rng.below(SLOTS as u32) as usize;
-        let old = PageRange::unpack(self.slots[slot].load(Ordering::Relaxed));
+        let Ranges { slots, latest } = self.ranges();
+        let old = PageRange::unpack(slots[slot].load(Ordering::Relaxed));
         let inside = old.first() >= within.first() && old.end() <= within.end();
         let range = if inside && !rng.one_in(4) {
             old
         } else {
             within.choose(rng, 16, 64)
         };
-        self.slots[slot].store(range.pack(), Ordering::Relaxed);
-        self.latest.store(slot, Ordering::Relaxed);
+        slots[slot].store(range.pack(), Ordering::Relaxed);
+        latest.store(slot, Ordering::Relaxed);
         range
     }
 }
@@ -81,7 +89,8 @@ pub struct Target {
     pub file: Arc<File>,
     /// What may be read from it.
     pub ledger: Ledger,
-    /// One for each fault thread, then one for each actor.
+    /// One for each fault thread of a process, which worker processes inherit; then one for each
+    /// actor.
     pub mappings: Vec<Mapping>,
     /// Where the action is.
     pub hot: Hot,
@@ -115,8 +124,9 @@ impl Target {
         kinds: impl Iterator<Item = Kind>,
         rng: &mut Rng,
     ) -> Result<Self, Error> {
-        let ledger = Ledger::new(id, shape.family, key, shape.pages);
         let failed = |error| Error::path(&path, error);
+        let shared = |error| Error::call("mmap", error);
+        let ledger = Ledger::new(id, shape.family, key, shape.pages).map_err(shared)?;
         fill(&file, shape.pages, &ledger).map_err(failed)?;
         file.set_len(u64::from(shape.pages + shape.slack) * PAGE)
             .map_err(failed)?;
@@ -125,12 +135,9 @@ impl Target {
         let mappings = kinds
             .map(|kind| Mapping::new(file.clone(), shape.pages, kind))
             .collect::<io::Result<Vec<_>>>()
-            .map_err(|source| Error::Operation {
-                operation: "mmap",
-                source,
-            })?;
+            .map_err(shared)?;
         let whole = PageRange::new(Page(0), shape.pages);
-        let hot = Hot::new(whole, rng);
+        let hot = Hot::new(whole, rng).map_err(shared)?;
         Ok(Self {
             id,
             inode,
@@ -190,11 +197,20 @@ impl Target {
         Some(u64::from_ne_bytes(word))
     }
 
-    /// Whether a SIGBUS may be blamed on lack of space: less is free than the mapped pages could
-    /// take.
-    pub fn out_of_space(&self) -> bool {
-        fstatvfs(&self.file)
-            .is_ok_and(|fs| fs.blocks_available() * fs.fragment_size() < self.whole().bytes())
+    /// An error if a SIGBUS within the file may be blamed on something else than the kernel: less
+    /// space is free than the mapped pages could take, or nothing can be read any more.
+    pub fn blame(&self) -> Result<(), Error> {
+        let operation = "page fault";
+        let full = |fs: Statvfs| {
+            let free = fs.blocks_available() * fs.fragment_size();
+            free < self.whole().bytes()
+        };
+        if fstatvfs(&self.file).is_ok_and(full) {
+            return Err(Error::NoSpace { operation });
+        }
+        let read = self.file.read_at(&mut [0], 0);
+        read.map(drop)
+            .map_err(|source| Error::call(operation, source))
     }
 }
 

@@ -88,12 +88,8 @@ fn live_and_die(run: &mut Run, beside: &Target, generation: Generation) -> Resul
                 let wrong = wrong.unwrap_or(Wrong::Foreign);
                 run.report(beside, page, offset, wrong, seen, why);
             }
-            Err(_) if beside.out_of_space() => {
-                return Err(Error::NoSpace {
-                    operation: "page fault",
-                });
-            }
             Err(_) => {
+                beside.blame()?;
                 let why = "the page lies within the removed file";
                 run.report(beside, page, Cell::Head.offset(), Wrong::Bus, 0, why);
             }

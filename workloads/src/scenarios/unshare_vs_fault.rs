@@ -1,14 +1,11 @@
 //! Shared blocks made the file's own again (fallocate, unshare range) against faults. It changes no
 //! data: a store that it loses is the kernel's fault.
 
-use super::block::FileId;
 use super::error::Error;
 use super::extents::{Operation, unshare};
 use super::faulter::Habit;
-use super::ledger::Family;
-use super::pages::Page;
-use super::reflink_vs_fault::share;
 use super::setup::{Cast, Setup, solo};
+use super::sharing::Sharing;
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -19,25 +16,18 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let source = FileId(setup.next().0 + 1);
-    let target = setup.file_alone(Family::Exchanged(source), 0, Habit::default())?;
-    let source = setup.bystander(Family::Fixed)?;
+    let files = Sharing::new(setup, Habit::default())?;
     Ok(solo(move |run| {
-        let range = run.aim(&target);
-        let Some(held) = run.exclude(&target, range) else {
+        let target = &files.target;
+        let range = run.aim(target);
+        let Some(held) = run.exclude(target, range) else {
             return Ok(());
         };
-        let change = held.change();
-        if share(run, &source, &target, range)? {
-            for page in range.pages() {
-                change.filled(page, source.ledger.first(page));
-            }
-        }
-        drop((change, held));
-        run.apply(Operation::UnshareRange, &target, range, || {
+        files.share_held(run, &held)?;
+        drop(held);
+        run.apply(Operation::UnshareRange, target, range, || {
             unshare(&target.file, range)
         })?;
-        let page = Page(run.rng().below(source.whole().count()));
-        run.look_through(&source, page, source.ledger.first(page))
+        files.expect_source(run)
     }))
 }
