@@ -64,19 +64,23 @@ fn lists_what_it_can_do() {
 #[test]
 fn the_mix_finds_a_right_kernel_right() {
     let directory = tempfile::tempdir().unwrap();
-    let arguments = ["mix", "--time", "3s", "--seed", "7", "--format", "json"];
-    let output = work(&arguments, directory.path()).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(summary["violation_count"], 0, "{summary:#}");
-    let kinds = summary["operations"].as_object().unwrap().len();
-    assert!(kinds >= 8, "{summary:#}");
-    leaves_nothing(directory.path());
+    for processes in ["1", "3"] {
+        let mut arguments = vec!["mix", "--time", "3s", "--seed", "7", "--format", "json"];
+        arguments.extend(["--processes", processes, "--pin"]);
+        let output = work(&arguments, directory.path()).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(summary["violation_count"], 0, "{summary:#}");
+        let kinds = summary["operations"].as_object().unwrap().len();
+        assert!(kinds >= 8, "{summary:#}");
+        leaves_nothing(directory.path());
+    }
 }
 
-/// Someone else's data in a block that the run knows.
+/// Someone else's data in a block that the run knows; worker processes read it, too.
 fn spoiled(directory: &Path) -> Output {
-    let arguments = ["fsync-vs-fault", "--time", "4s", "--log", "failed.log"];
+    let mut arguments = vec!["fsync-vs-fault", "--time", "4s", "--log", "failed.log"];
+    arguments.extend(["--processes", "2"]);
     let mut child = work(&arguments, directory).spawn().unwrap();
     let path = data(directory, &mut child);
     let file = File::options().write(true).open(path).unwrap();
@@ -136,6 +140,7 @@ fn what_cannot_be_done_is_told() {
         (&["nonsense"][..], "no scenario"),
         (&["replay"], "name a log"),
         (&["punch-vs-fault", "--threads", "0"], "1 to 16"),
+        (&["punch-vs-fault", "--processes", "9"], "1 to 16"),
         (&["replay", "/dev/null"], "no operation log"),
     ] {
         let output = work(arguments, directory.path()).output().unwrap();

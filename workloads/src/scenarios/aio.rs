@@ -1,12 +1,12 @@
-//! Linux AIO (io_submit(2)), which returns while direct writes are still in flight.
+//! Linux AIO (io_submit(2)), which returns while direct I/O is still in flight.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
-use super::memory::Memory;
-use super::pages::PAGE;
+use super::flight::{Engine, Request};
+use super::kernel::Way;
 
 /// struct iocb of linux/aio_abi.h.
 #[repr(C)]
@@ -38,21 +38,24 @@ struct Event {
 }
 const _: () = assert!(size_of::<Event>() == 32);
 
-/// `IOCB_CMD_PWRITE`.
-const WRITE: u16 = 1;
+/// `IOCB_CMD_PREAD`, `IOCB_CMD_PWRITE`.
+fn opcode(way: Way) -> u16 {
+    match way {
+        Way::Read => 0,
+        Way::Write => 1,
+    }
+}
 
-/// An AIO context with a page of memory for each of its slots. Waits for all writes when dropped.
-pub struct Queue {
+/// An AIO context. Waits for all requests when dropped.
+pub struct Context {
     context: libc::c_ulong,
-    memory: Memory,
     depth: usize,
     in_flight: usize,
 }
 
-impl Queue {
-    /// With so many slots.
+impl Context {
+    /// For so many requests at a time.
     pub fn new(depth: usize) -> io::Result<Self> {
-        let memory = Memory::pages(depth)?;
         let mut context: libc::c_ulong = 0;
         // SAFETY: the context is written to ours.
         let status =
@@ -62,40 +65,31 @@ impl Queue {
         }
         Ok(Self {
             context,
-            memory,
             depth,
             in_flight: 0,
         })
     }
+}
 
-    /// The slot's memory, to be filled before it is written. None while writes are in flight.
-    pub fn page(&mut self, slot: usize) -> Option<&mut [u8]> {
-        let free = slot < self.depth && self.in_flight == 0;
-        free.then(|| &mut self.memory[slot * PAGE as usize..][..PAGE as usize])
-    }
-
-    /// Starts to write slot `n` at the `n`-th offset, for all of them. How many the kernel took.
-    pub fn write(&mut self, file: &File, offsets: &[u64]) -> io::Result<usize> {
-        assert!(
-            offsets.len() <= self.depth && self.in_flight == 0,
-            "slots in use"
-        );
-        let mut blocks: Vec<ControlBlock> = offsets
+impl Engine for Context {
+    fn submit(&mut self, file: &File, requests: &[Request]) -> io::Result<usize> {
+        assert_eq!(self.in_flight, 0, "requests in flight");
+        let mut blocks: Vec<ControlBlock> = requests
             .iter()
             .enumerate()
-            .map(|(slot, &offset)| ControlBlock {
-                data: slot as u64,
-                opcode: WRITE,
+            .map(|(n, request)| ControlBlock {
+                data: n as u64,
+                opcode: opcode(request.way),
                 file: file.as_raw_fd() as u32,
-                buffer: self.memory.address() as u64 + slot as u64 * PAGE,
-                bytes: PAGE,
-                offset: offset as i64,
+                buffer: request.buffer as u64,
+                bytes: request.bytes as u64,
+                offset: request.offset as i64,
                 ..ControlBlock::default()
             })
             .collect();
         let list: Vec<*mut ControlBlock> = blocks.iter_mut().map(ptr::from_mut).collect();
-        // SAFETY: the blocks are read before it returns; their buffers live as long as the queue,
-        // which waits for all.
+        // SAFETY: the blocks are read before it returns; whoever made a request keeps its memory
+        // until it is over.
         let taken = unsafe {
             libc::syscall(
                 libc::SYS_io_submit,
@@ -109,8 +103,7 @@ impl Queue {
         Ok(taken)
     }
 
-    /// Waits for all writes; `each` gets slot and result: bytes, or a negative errno.
-    pub fn reap(&mut self, mut each: impl FnMut(usize, i64)) -> io::Result<()> {
+    fn reap(&mut self, each: &mut dyn FnMut(usize, i64)) -> io::Result<()> {
         let mut events = vec![Event::default(); self.depth];
         while self.in_flight > 0 {
             // SAFETY: room for as many events as asked for.
@@ -143,10 +136,10 @@ impl Queue {
     }
 }
 
-impl Drop for Queue {
+impl Drop for Context {
     fn drop(&mut self) {
-        let _ = self.reap(|_, _| ());
-        // SAFETY: io_destroy waits for what is left; then nobody uses the memory.
+        let _ = self.reap(&mut |_, _| ());
+        // SAFETY: our own context; io_destroy waits for what is left.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
     }
 }

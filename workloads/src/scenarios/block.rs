@@ -21,18 +21,18 @@ impl FileId {
     pub const MAX: FileId = FileId(63);
 }
 
-/// Which store to its page, from 1; 26 bits.
+/// Which store to its page, from 1; 26 bits, fewer in a run on files with more than 2^20 pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u32);
 
-impl Generation {
-    /// The largest that a stamp can carry.
-    pub const MAX: Generation = Generation((1 << 26) - 1);
-}
-
-/// The most pages a file may have for its page numbers to fit a stamp.
-pub const MAX_PAGES: u32 = 1 << 20;
+/// Bits of a stamp for page and generation together.
+const PLACE_BITS: u32 = 46;
+/// Bits for the page, at least; the rest is for generations.
+const PAGE_BITS: u32 = 20;
+/// The most pages a file may have for its page numbers to fit a stamp and leave room for 2^20
+/// generations.
+pub const MAX_PAGES: u32 = 1 << 26;
 
 /// One of the two places in a page that carry a stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,22 +78,45 @@ pub enum Content {
     Garbage(u64),
 }
 
-/// Makes this run's stamps differ from those that an earlier run left in now free blocks.
+/// How this run's stamps are made: so that they differ from those that an earlier run left in now free
+/// blocks, and have room for its page numbers.
 #[derive(Clone, Copy, Debug)]
-pub struct Key(pub u64);
+pub struct Key {
+    secret: u64,
+    page_bits: u32,
+}
 
 const CHECK_BITS: u32 = 12;
 
 impl Key {
+    /// For files of so many pages, at most [`MAX_PAGES`].
+    pub fn new(secret: u64, pages: u32) -> Self {
+        let page_bits = pages.max(1).next_power_of_two().trailing_zeros();
+        Self {
+            secret,
+            page_bits: page_bits.clamp(PAGE_BITS, MAX_PAGES.trailing_zeros()),
+        }
+    }
+
+    fn generation_bits(self) -> u32 {
+        PLACE_BITS - self.page_bits
+    }
+
+    /// The largest generation that a stamp can carry.
+    pub fn last_generation(self) -> Generation {
+        Generation((1 << self.generation_bits()) - 1)
+    }
+
     fn check(self, payload: u64) -> u64 {
-        mix(payload ^ self.0) >> (64 - CHECK_BITS)
+        mix(payload ^ self.secret) >> (64 - CHECK_BITS)
     }
 
     /// The word for a stamp; never 0, since file ids start at 1.
     pub fn seal(self, stamp: Stamp) -> u64 {
-        let payload = u64::from(stamp.file.0 & FileId::MAX.0) << 46
-            | u64::from(stamp.page.0 & (MAX_PAGES - 1)) << 26
-            | u64::from(stamp.generation.0 & Generation::MAX.0);
+        let page = stamp.page.0 & ((1 << self.page_bits) - 1);
+        let payload = u64::from(stamp.file.0 & FileId::MAX.0) << PLACE_BITS
+            | u64::from(page) << self.generation_bits()
+            | u64::from(stamp.generation.0 & self.last_generation().0);
         payload << CHECK_BITS | self.check(payload)
     }
 
@@ -103,13 +126,13 @@ impl Key {
         if word == 0 {
             return Content::Zero;
         }
-        if payload >> 46 == 0 || self.check(payload) != word & ((1 << CHECK_BITS) - 1) {
+        if payload >> PLACE_BITS == 0 || self.check(payload) != word & ((1 << CHECK_BITS) - 1) {
             return Content::Garbage(word);
         }
         Content::Stamp(Stamp {
-            file: FileId((payload >> 46) as u8),
-            page: Page((payload >> 26) as u32 & (MAX_PAGES - 1)),
-            generation: Generation(payload as u32 & Generation::MAX.0),
+            file: FileId((payload >> PLACE_BITS) as u8),
+            page: Page((payload >> self.generation_bits()) as u32 & ((1 << self.page_bits) - 1)),
+            generation: Generation(payload as u32 & self.last_generation().0),
         })
     }
 }
@@ -119,37 +142,43 @@ mod tests {
     use super::super::rng::Rng;
     use super::*;
 
+    /// Files of 4 MiB.
+    const PAGES: u32 = 1024;
+
     fn random_stamp(rng: &mut Rng) -> Stamp {
         Stamp {
             file: FileId(1 + rng.below(63) as u8),
-            page: Page(rng.below(MAX_PAGES)),
-            generation: Generation(rng.below(Generation::MAX.0 + 1)),
+            page: Page(rng.below(PAGES)),
+            generation: Generation(rng.below(1 << 26)),
         }
     }
 
     #[test]
     fn every_stamp_survives_the_round_trip() {
-        let (key, mut rng) = (Key(42), Rng::stream(1, 0));
+        let (key, mut rng) = (Key::new(42, PAGES), Rng::stream(1, 0));
         for _ in 0..10_000 {
             let stamp = random_stamp(&mut rng);
             assert_eq!(key.open(key.seal(stamp)), Content::Stamp(stamp));
         }
-        let last = Stamp {
-            file: FileId::MAX,
-            page: Page(MAX_PAGES - 1),
-            generation: Generation::MAX,
-        };
-        assert_eq!(key.open(key.seal(last)), Content::Stamp(last));
+        for pages in [1, PAGES, 1 << 20, (1 << 20) + 1, 1 << 24, MAX_PAGES] {
+            let key = Key::new(42, pages);
+            let last = Stamp {
+                file: FileId::MAX,
+                page: Page(pages - 1),
+                generation: key.last_generation(),
+            };
+            assert_eq!(key.open(key.seal(last)), Content::Stamp(last));
+        }
     }
 
     #[test]
     fn zero_is_zero_and_another_key_is_garbage() {
-        let (key, mut rng) = (Key(42), Rng::stream(2, 0));
+        let (key, mut rng) = (Key::new(42, PAGES), Rng::stream(2, 0));
         assert_eq!(key.open(0), Content::Zero);
         let strange = (0..10_000)
             .filter(|_| {
                 matches!(
-                    Key(43).open(key.seal(random_stamp(&mut rng))),
+                    Key::new(43, PAGES).open(key.seal(random_stamp(&mut rng))),
                     Content::Garbage(_)
                 )
             })
@@ -159,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_word_torn_between_two_stamps_is_garbage() {
-        let (key, mut rng) = (Key(42), Rng::stream(3, 0));
+        let (key, mut rng) = (Key::new(42, PAGES), Rng::stream(3, 0));
         let caught = (0..10_000)
             .filter(|_| {
                 let (old, new) = (

@@ -1,5 +1,6 @@
 //! Direct I/O with its buffer in a mapping, cold, of the same or another file, against changes of
-//! both: the I/O holds the inode's lock while it faults its buffer in.
+//! both: the I/O holds the inode's lock while it faults its buffer in. It is done by the caller, by
+//! AIO or by io_uring.
 
 use std::fs::File;
 use std::io;
@@ -9,6 +10,7 @@ use super::block::FileId;
 use super::error::Error;
 use super::extents::{Operation, punch, zero};
 use super::faulter::Habit;
+use super::flight::{Carrier, Engine, Request, carry};
 use super::kernel::{Way, transfer};
 use super::ledger::Family;
 use super::pages::PageRange;
@@ -37,11 +39,22 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         (one.clone(), setup.direct(&one)?),
         (two.clone(), setup.direct(&two)?),
     ];
+    let mut engines = Vec::new();
+    for carrier in Carrier::ALL {
+        match setup.carried(carrier, |carrier| carrier.engine(1)) {
+            Ok(engine) => engines.push(engine),
+            Err(Error::Unsupported { operation, .. }) => setup.leave_out(operation),
+            Err(error) => return Err(error),
+        }
+    }
     let transfers = move |run: &mut Run| {
         let (file, direct) = &files[run.rng().below(2) as usize];
         let (memory, _) = &files[run.rng().below(2) as usize];
         let way = [Way::Read, Way::Write][run.rng().below(2) as usize];
-        move_pages(run, (file, direct), memory, way)
+        // By pread(2) and pwrite(2), or by one of the engines.
+        let which = run.rng().below(1 + engines.len() as u32) as usize;
+        let engine = which.checked_sub(1).and_then(|n| engines.get_mut(n));
+        move_pages(run, (file, direct), memory, way, engine)
     };
     let changes = move |run: &mut Run| {
         let target = [&one, &two][run.rng().below(2) as usize];
@@ -84,6 +97,7 @@ fn move_pages(
     (file, direct): (&Arc<Target>, &File),
     memory: &Arc<Target>,
     way: Way,
+    mut engine: Option<&mut Box<dyn Engine>>,
 ) -> Result<(), Error> {
     let range = run.aim(file).choose(run.rng(), 1, 16);
     let start = memory
@@ -114,7 +128,19 @@ fn move_pages(
         Way::Write => Operation::DirectWrite,
     };
     run.apply(operation, file, range, || {
-        match transfer(direct, way, range.offset(), mapping, buffer) {
+        let done = match &mut engine {
+            None => transfer(direct, way, range.offset(), mapping, buffer),
+            Some(engine) => {
+                let request = Request {
+                    way,
+                    offset: range.offset(),
+                    buffer: mapping.buffer(buffer),
+                    bytes: buffer.bytes() as usize,
+                };
+                carry(&mut ***engine, direct, request)
+            }
+        };
+        match done {
             // The buffer lies beyond EOF just now; or a dirty page stood in the way before, which the
             // kernel tells afterwards (mm/filemap.c: dio_warn_stale_pagecache).
             Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EIO)) => {

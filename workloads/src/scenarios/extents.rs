@@ -40,6 +40,8 @@ pub enum Operation {
     DirectWrite,
     /// io_submit(2) of writes with O_DIRECT, until all are done.
     AsyncWrite,
+    /// io_uring_enter(2) of the same.
+    RingWrite,
     /// sync_file_range(2).
     SyncRange,
     /// fsync(2).
@@ -78,11 +80,17 @@ pub enum Operation {
     Unlink,
     /// A page held by vmsplice(2).
     Pin,
+    /// mount(2) with MS_REMOUNT.
+    Remount,
+    /// ioctl(2), FS_IOC_FSSETXATTR of FS_XFLAG_DAX.
+    DaxFlag,
+    /// The last close(2) and an open(2), between which the file changed between DAX and page cache.
+    DaxSwitch,
 }
 
 impl Operation {
     /// All, in the order of their numbers.
-    pub const ALL: [Operation; 33] = {
+    pub const ALL: [Operation; 37] = {
         use Operation::*;
         [
             PunchHole,
@@ -99,6 +107,7 @@ impl Operation {
             DirectRead,
             DirectWrite,
             AsyncWrite,
+            RingWrite,
             SyncRange,
             FileSync,
             DataSync,
@@ -118,6 +127,9 @@ impl Operation {
             PrivateStore,
             Unlink,
             Pin,
+            Remount,
+            DaxFlag,
+            DaxSwitch,
         ]
     };
 
@@ -138,6 +150,7 @@ impl Operation {
             Operation::DirectRead => "direct-read",
             Operation::DirectWrite => "direct-write",
             Operation::AsyncWrite => "async-direct-write",
+            Operation::RingWrite => "ring-direct-write",
             Operation::SyncRange => "sync_file_range",
             Operation::FileSync => "fsync",
             Operation::DataSync => "fdatasync",
@@ -157,6 +170,9 @@ impl Operation {
             Operation::PrivateStore => "store(MAP_PRIVATE)",
             Operation::Unlink => "unlink",
             Operation::Pin => "vmsplice",
+            Operation::Remount => "mount/REMOUNT",
+            Operation::DaxFlag => "FS_XFLAG_DAX",
+            Operation::DaxSwitch => "DAX switched",
         }
     }
 

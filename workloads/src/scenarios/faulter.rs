@@ -24,7 +24,7 @@ pub struct Habit {
     /// Stores in eight accesses.
     pub stores: u32,
     /// Passes in eight that begin with another system call on the mapping: mprotect, mremap,
-    /// MADV_POPULATE_READ.
+    /// MADV_POPULATE_READ, MADV_POPULATE_WRITE.
     pub fiddle: u32,
 }
 
@@ -278,9 +278,10 @@ impl Faulter {
 
 /// A call that rebuilds the range's translations without changing what they show.
 fn fiddle(mapping: &Mapping, range: PageRange, rng: &mut Rng) -> Result<(), Error> {
-    let (call, done) = match rng.below(3) {
+    let (call, done) = match rng.below(4) {
         0 => ("mprotect", mapping.reprotect(range)),
         1 => ("mremap", mapping.travel(range)),
+        2 => ("MADV_POPULATE_WRITE", mapping.populate_writable(range)),
         _ => ("MADV_POPULATE_READ", mapping.populate(range)),
     };
     match done {

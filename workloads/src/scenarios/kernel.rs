@@ -292,20 +292,36 @@ struct FileAttributes {
 }
 const _: () = assert!(size_of::<FileAttributes>() == 28);
 
-/// Asks that the file's extents be allocated in aligned pieces of so many bytes
-/// (FS_IOC_FSSETXATTR, `FS_XFLAG_EXTSIZE`), which XFS and few others do. The file must be empty.
-pub fn hint_extent_size(file: &File, bytes: u32) -> io::Result<()> {
+/// FS_IOC_FSGETXATTR, then FS_IOC_FSSETXATTR with what `change` made of it.
+fn change_attributes(file: &File, change: impl FnOnce(&mut FileAttributes)) -> io::Result<()> {
     const GET: libc::c_ulong = 0x801c_581f;
     const SET: libc::c_ulong = 0x401c_5820;
-    const EXTSIZE: u32 = 0x800;
     let mut attributes = FileAttributes::default();
     // SAFETY: the struct is what both requests read or write.
     unsafe {
         result(libc::ioctl(file.as_raw_fd(), GET, &mut attributes))?;
-        attributes.xflags |= EXTSIZE;
-        attributes.extsize = bytes;
+        change(&mut attributes);
         result(libc::ioctl(file.as_raw_fd(), SET, &attributes))
     }
+}
+
+/// Asks that the file's extents be allocated in aligned pieces of so many bytes
+/// (`FS_XFLAG_EXTSIZE`), which XFS and few others do. The file must be empty.
+pub fn hint_extent_size(file: &File, bytes: u32) -> io::Result<()> {
+    change_attributes(file, |attributes| {
+        attributes.xflags |= 0x800;
+        attributes.extsize = bytes;
+    })
+}
+
+/// Asks for access without page cache, or with it (`FS_XFLAG_DAX`, chattr +x). On a mount with
+/// `dax=inode` it holds from when the inode is read in the next time.
+pub fn set_dax_flag(file: &File, on: bool) -> io::Result<()> {
+    const DAX: u32 = 0x8000;
+    change_attributes(file, |attributes| match on {
+        true => attributes.xflags |= DAX,
+        false => attributes.xflags &= !DAX,
+    })
 }
 
 /// syncfs(2).

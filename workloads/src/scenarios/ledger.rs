@@ -220,7 +220,7 @@ impl Ledger {
         let entry = self.entry(page);
         // SeqCst, as in `take`: either this thread sees the bit or the actor sees the count.
         if entry.holders.fetch_add(STORING, Ordering::SeqCst) & (EXCLUSIVE | SEALED) != 0
-            || entry.issued.load(Ordering::Relaxed) >= Generation::MAX.0 - 1024
+            || entry.issued.load(Ordering::Relaxed) >= self.key.last_generation().0 - 1024
         {
             entry.holders.fetch_sub(STORING, Ordering::SeqCst);
             return None;
@@ -528,7 +528,9 @@ impl<'a> Exclusive<'a> {
     pub fn fresh(&self, page: Page) -> u64 {
         let entry = self.0.ledger.entry(page);
         let generation = entry.issued.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.ledger.word(page, generation.min(Generation::MAX.0))
+        self.0
+            .ledger
+            .word(page, generation.min(self.0.ledger.key.last_generation().0))
     }
 }
 
@@ -574,7 +576,7 @@ mod tests {
 
     fn ledger(family: Family) -> (Ledger, PageRange) {
         (
-            Ledger::new(FileId(1), family, Key(9), 8).unwrap(),
+            Ledger::new(FileId(1), family, Key::new(9, 8), 8).unwrap(),
             PageRange::new(PAGE, 1),
         )
     }
@@ -653,7 +655,7 @@ mod tests {
         let (shifted, _) = ledger(Family::Shifted);
         let (exchanged, _) = ledger(Family::Exchanged(FileId(2)));
         let judge = |ledger: &Ledger, file, page| {
-            let word = Key(9).seal(Stamp {
+            let word = Key::new(9, 8).seal(Stamp {
                 file: FileId(file),
                 page: Page(page),
                 generation: Generation(1),

@@ -185,6 +185,12 @@ impl Mapping {
         self.advise(range, libc::MADV_POPULATE_READ)
     }
 
+    /// Faults a range in for stores, none of which is made (`MADV_POPULATE_WRITE`, Linux 5.14): what
+    /// it shows stays. EFAULT where SIGBUS would be.
+    pub fn populate_writable(&self, range: PageRange) -> io::Result<()> {
+        self.advise(range, libc::MADV_POPULATE_WRITE)
+    }
+
     /// Takes the leave to store away from a range and gives it back (mprotect(2)), which splits and
     /// merges the area and makes the next store fault.
     pub fn reprotect(&self, range: PageRange) -> io::Result<()> {

@@ -12,12 +12,14 @@ mod crew;
 mod error;
 mod extents;
 mod faulter;
+mod flight;
 mod kernel;
 mod known;
 pub mod ledger;
 mod mapping;
 mod marks;
 mod memory;
+mod mounted;
 mod oplog;
 mod pages;
 mod rng;
@@ -31,16 +33,18 @@ mod shrink;
 mod signals;
 mod stage;
 mod target;
+mod uring;
 
-mod aio_vs_fallocate;
 mod collapse_vs_fault;
 mod copy_vs_fault;
 mod cow_direct_writers;
 mod cow_write_vs_fault;
+mod dax_flag_vs_fault;
 mod dedupe_vs_fault;
 mod dio_vs_mmap;
 mod exchange_vs_fault;
 mod ext4_move_extent;
+mod flight_vs_fallocate;
 mod fork_vs_punch;
 mod freeze_vs_fault;
 mod fsync_vs_fault;
@@ -54,6 +58,7 @@ mod private_cow;
 mod punch_vs_fault;
 mod reflink_vs_fault;
 mod remap_vs_punch;
+mod remount_vs_fault;
 mod setattr_error;
 mod swap_boot;
 mod swap_vs_fault;
@@ -89,6 +94,7 @@ use block::{Key, MAX_PAGES};
 use crew::Crew;
 use extents::Operation;
 use faulter::Faulter;
+use mounted::Mounted;
 use pages::PAGE;
 use run::Run;
 use sandbox::Sandbox;
@@ -196,7 +202,8 @@ pub static SCENARIOS: &[Scenario] = &[
     unlink_mapped::SCENARIO,
     pinned_vs_truncate::SCENARIO,
     dio_vs_mmap::SCENARIO,
-    aio_vs_fallocate::SCENARIO,
+    flight_vs_fallocate::AIO,
+    flight_vs_fallocate::URING,
     copy_vs_fault::SCENARIO,
     reflink_vs_fault::SCENARIO,
     cow_write_vs_fault::SCENARIO,
@@ -208,6 +215,8 @@ pub static SCENARIOS: &[Scenario] = &[
     ext4_move_extent::SCENARIO,
     swap_boot::SCENARIO,
     freeze_vs_fault::SCENARIO,
+    remount_vs_fault::SCENARIO,
+    dax_flag_vs_fault::SCENARIO,
     setattr_error::SCENARIO,
     mix::SCENARIO,
 ];
@@ -247,7 +256,7 @@ pub struct Options {
     pub processes: usize,
     /// When to end.
     pub limit: Limit,
-    /// Bytes of each file, rounded up to pages; 4 KiB to 4 GiB.
+    /// Bytes of each file, rounded up to pages; 4 KiB to 256 GiB.
     pub file_size: u64,
     /// Give each thread a CPU, counted round.
     pub pin_cpus: bool,
@@ -290,7 +299,7 @@ impl Options {
             return wrong("1 to 16 fault threads are possible, those of all processes together");
         }
         if !(PAGE..=u64::from(MAX_PAGES) * PAGE).contains(&self.file_size) {
-            return wrong("the file size must lie between 4 KiB and 4 GiB");
+            return wrong("the file size must lie between 4 KiB and 256 GiB");
         }
         if nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
             != Ok(Some(PAGE as libc::c_long))
@@ -435,7 +444,10 @@ pub fn run(
         mixed: AtomicBool::new(false),
         // Not from the seed: the same seed run twice must not take the first run's leftovers for
         // its own.
-        key: Key(rng::mix(u64::from(std::process::id()) ^ unix_nanoseconds())),
+        key: Key::new(
+            rng::mix(u64::from(std::process::id()) ^ unix_nanoseconds()),
+            options.pages(),
+        ),
     });
     if !scenario.needs.met(&filesystem, dax) {
         return Err(scene.unsupported(scenario.name, scenario.needs.hint()));
@@ -681,6 +693,13 @@ fn filesystem(path: &Path) -> Result<String, Error> {
     let kind = statfs(path)
         .map_err(|e| Error::path(path, e.into()))?
         .filesystem_type();
+    // ext2 and ext3 have the number of ext4, and its driver as a rule.
+    if kind == EXT4_SUPER_MAGIC
+        && let Ok(mounted) = Mounted::of(path)
+        && mounted.kind.starts_with("ext")
+    {
+        return Ok(mounted.kind);
+    }
     let known = NAMES.iter().find(|(magic, _)| *magic == kind);
     Ok(known.map_or_else(
         || format!("filesystem {:#x}", kind.0),
@@ -761,7 +780,7 @@ mod tests {
         );
         assert!(
             Options {
-                file_size: 5 << 30,
+                file_size: 257 << 30,
                 ..base
             }
             .check()

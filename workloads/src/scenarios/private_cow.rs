@@ -36,7 +36,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             key.seal(Stamp {
                 file: FileId::MAX,
                 page,
-                generation: Generation(count % Generation::MAX.0),
+                generation: Generation(count % key.last_generation().0),
             })
         };
         copy_pages(run, &copied, &private, range, word)

@@ -21,7 +21,8 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         stores: 4,
         fiddle: 7,
     };
-    let target = setup.file(Family::Fixed, 0, habit)?;
+    // Another's file would be touched as the other likes it.
+    let target = setup.file_alone(Family::Fixed, 0, habit)?;
     Ok(solo(move |run| {
         let range = run.aim(&target);
         run.discard(&target, range, Operation::PunchHole, || {

@@ -1,6 +1,7 @@
 //! Before a run: the files that a scenario needs, and what the filesystem can do.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use super::block::FileId;
 use super::error::Error;
 use super::extents::Operation;
 use super::faulter::Habit;
+use super::flight::Carrier;
 use super::kernel;
 use super::ledger::Family;
 use super::mapping::Kind;
@@ -192,6 +194,19 @@ impl Setup {
             })
     }
 
+    /// What `make` makes of a way to do asynchronous I/O, if this kernel has it.
+    pub fn carried<T>(
+        &self,
+        carrier: Carrier,
+        make: impl FnOnce(Carrier) -> io::Result<T>,
+    ) -> Result<T, Error> {
+        let (name, absent) = carrier.name();
+        make(carrier).map_err(|source| match Carrier::absent(&source) {
+            true => self.scene.unsupported(name, Some(absent)),
+            false => Error::call(name, source),
+        })
+    }
+
     /// The run's surroundings.
     pub fn scene(&self) -> &Arc<Scene> {
         &self.scene
@@ -218,9 +233,9 @@ impl Setup {
         needs.met(&self.scene.filesystem, self.scene.dax)
     }
 
-    /// Says that a scenario has no part in the mix here.
-    pub fn leave_out(&self, scenario: &'static str) {
-        self.scene.stage.leave_out(scenario);
+    /// Says that a scenario, or a part of one, cannot be played here.
+    pub fn leave_out(&self, what: &'static str) {
+        self.scene.stage.leave_out(what);
     }
 
     /// The error for what this filesystem cannot do.

@@ -31,8 +31,8 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let beside = target.clone();
     let mut count = 0;
     let remove = move |run: &mut Run| {
-        count += 1;
-        live_and_die(run, &beside, Generation(count % Generation::MAX.0))
+        count = (count + 1) % run.scene().key.last_generation().0;
+        live_and_die(run, &beside, Generation(count))
     };
     // Takes and gives back blocks.
     let change = move |run: &mut Run| {

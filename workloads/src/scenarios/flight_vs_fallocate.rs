@@ -1,24 +1,31 @@
 //! Asynchronous direct writes in flight while their blocks are punched, zeroed or cut off: the
 //! change must wait for them, or a write that ends late converts or fills a block that is gone.
 
-use super::aio::Queue;
 use super::block::Cell;
 use super::error::Error;
 use super::extents::{Operation, preallocate, punch, zero};
 use super::faulter::Habit;
+use super::flight::{Carrier, Writes};
 use super::ledger::Family;
-use super::pages::{PAGE, Page};
+use super::pages::Page;
 use super::run::Expect;
 use super::setup::{Cast, Setup, solo};
 use super::target::stamp;
 use super::truncate_vs_fault::cut;
 use super::{Needs, Scenario};
 
-pub const SCENARIO: Scenario = Scenario {
+pub const AIO: Scenario = Scenario {
     name: "aio-vs-fallocate",
     summary: "punch, zero or truncate under asynchronous direct writes in flight",
     needs: Needs::PageCache,
-    cast,
+    cast: |setup| cast(setup, Carrier::Aio),
+};
+
+pub const URING: Scenario = Scenario {
+    name: "uring-vs-fallocate",
+    summary: "the same with io_uring, half of the writes by the kernel's workers",
+    needs: Needs::PageCache,
+    cast: |setup| cast(setup, Carrier::Uring),
 };
 
 /// Loads only touch what direct I/O writes: a dirty page would be written over it later.
@@ -30,11 +37,15 @@ const LOADERS: Habit = Habit {
 /// Writes in flight.
 const DEPTH: u32 = 16;
 
-fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+fn cast(setup: &mut Setup, carrier: Carrier) -> Result<Cast, Error> {
+    let mut writes = setup.carried(carrier, |carrier| Writes::new(carrier, DEPTH as usize))?;
     let target = setup.file_alone(Family::Fixed, 0, LOADERS)?;
     target.will_truncate();
     let direct = setup.direct(&target)?;
-    let mut queue = Queue::new(DEPTH as usize).map_err(|source| Error::call("io_setup", source))?;
+    let operation = match carrier {
+        Carrier::Aio => Operation::AsyncWrite,
+        Carrier::Uring => Operation::RingWrite,
+    };
     Ok(solo(move |run| {
         let aimed = run.aim(&target).choose(run.rng(), 1, DEPTH);
         let last = run.rng().one_in(4);
@@ -59,14 +70,12 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             preallocate(&target.file, range)
         })?;
         let words: Vec<u64> = range.pages().map(|page| held.fresh(page)).collect();
-        for (slot, &word) in words.iter().enumerate() {
-            if let Some(page) = queue.page(slot) {
-                stamp(page, word);
-            }
+        for (page, &word) in writes.pages().into_iter().flatten().zip(&words) {
+            stamp(page, word);
         }
         let offsets: Vec<u64> = range.pages().map(|page| page.offset()).collect();
-        let started = run.apply(Operation::AsyncWrite, &target, range, || {
-            match queue.write(&direct, &offsets)? {
+        let started = run.apply(operation, &target, range, || {
+            match writes.start(&direct, &offsets)? {
                 taken if taken == offsets.len() => Ok(()),
                 _ => Err(std::io::Error::from_raw_os_error(libc::EAGAIN)),
             }
@@ -88,18 +97,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                 cut(run, &target, tail, tail.offset())?.then_some(tail)
             }
         };
-        let mut failed = None;
-        queue
-            .reap(|_, result| {
-                if result != PAGE as i64 {
-                    failed = Some(result);
-                }
-            })
-            .map_err(|source| Error::call("io_getevents", source))?;
-        if let Some(result) = failed {
-            let source = std::io::Error::from_raw_os_error(-result as i32);
-            return Err(Error::call("async-direct-write", source));
-        }
+        writes.finish()?;
         if !started {
             return Ok(());
         }
