@@ -403,6 +403,9 @@ pub struct Vm {
     /// Mount a filesystem with these options, e.g. xfs=dax=inode; default: dax=always
     #[arg(long, value_name = "FS=OPTIONS", value_parser = per_filesystem)]
     pub options: Vec<(FilesystemKind, String)>,
+    /// Take this program of the host along, with its libraries; for a COMMAND that runs several
+    #[arg(long, value_name = "PROGRAM")]
+    pub program: Vec<String>,
     /// Keep the guest's /result here
     #[arg(long, value_name = "DIR")]
     pub result: Option<PathBuf>,

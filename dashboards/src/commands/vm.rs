@@ -81,6 +81,12 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
     job.timeout_seconds = arguments.timeout.as_secs();
     round.commands = vec![job];
     let mut spec = VmSpec::new(&kernel, own_binary()?, vec![round]);
+    for carried in &arguments.program {
+        if host::find_program(carried).is_none() {
+            bail!("{carried} is no program of this machine")
+        }
+        spec.host_binaries.push(HostBinary::named(carried));
+    }
     if !BUILT_IN.contains(&program.as_str()) && host::find_program(program).is_some() {
         spec.host_binaries.push(HostBinary::named(program));
     }

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::RwLock;
 use std::thread::Builder;
 
 use super::error::Error;
@@ -109,17 +109,16 @@ fn write_together(
         }
     }
     run.apply(Operation::DirectWrite, &files.target, range, || {
-        let start = AtomicBool::new(false);
+        let gate = RwLock::new(());
         std::thread::scope(|scope| {
+            let held = gate.write();
             let writers: Vec<_> = images
                 .iter()
                 .enumerate()
                 .map(|(n, image)| {
-                    let start = &start;
+                    let gate = &gate;
                     let write = move || {
-                        while !start.load(Ordering::Acquire) {
-                            std::hint::spin_loop();
-                        }
+                        drop(gate.read());
                         let mut pages = range.pages().enumerate();
                         pages.try_for_each(|(n, page)| {
                             direct.write_all_at(block(image, n), page.offset())
@@ -130,7 +129,7 @@ fn write_together(
                 })
                 .collect();
             // Whether all could be started or not: none is to wait for ever.
-            start.store(true, Ordering::Release);
+            drop(held);
             writers.into_iter().try_for_each(|writer| {
                 let panicked = |_| Err(io::Error::other("a writer panicked"));
                 writer?.join().unwrap_or_else(panicked)

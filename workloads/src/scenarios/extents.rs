@@ -9,173 +9,107 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::kernel;
 use super::pages::PageRange;
 
-/// What an actor does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+/// Makes the enumeration of the operations from their table.
+macro_rules! operations {
+    ($($(#[$doc:meta])* $operation:ident = $name:literal,)*) => {
+        /// What an actor does.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Operation {
+            $($(#[$doc])* $operation,)*
+        }
+
+        impl Operation {
+            /// All, in the order of their numbers.
+            pub const ALL: &[Operation] = &[$(Operation::$operation,)*];
+
+            /// The name in summaries and findings.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Operation::$operation => $name,)*
+                }
+            }
+        }
+    };
+}
+
+operations! {
     /// fallocate(2), punch hole.
-    PunchHole,
+    PunchHole = "fallocate/PUNCH_HOLE",
     /// fallocate(2), zero range.
-    ZeroRange,
+    ZeroRange = "fallocate/ZERO_RANGE",
     /// fallocate(2), collapse range.
-    CollapseRange,
+    CollapseRange = "fallocate/COLLAPSE_RANGE",
     /// fallocate(2), insert range.
-    InsertRange,
+    InsertRange = "fallocate/INSERT_RANGE",
     /// fallocate(2), unshare range.
-    UnshareRange,
+    UnshareRange = "fallocate/UNSHARE_RANGE",
     /// fallocate(2), preallocation.
-    Preallocate,
+    Preallocate = "fallocate",
     /// ftruncate(2).
-    Truncate,
+    Truncate = "setattr/truncate",
     /// ftruncate(2) beyond RLIMIT_FSIZE, which must fail.
-    TruncateError,
+    TruncateError = "setattr/truncate(error)",
     /// fallocate(2) beyond RLIMIT_FSIZE, which must fail.
-    PreallocateError,
+    PreallocateError = "fallocate(error)",
     /// write(2).
-    Write,
+    Write = "write",
     /// write(2) beyond EOF.
-    Append,
+    Append = "write(extending)",
     /// read(2) with O_DIRECT.
-    DirectRead,
+    DirectRead = "direct-read",
     /// write(2) with O_DIRECT.
-    DirectWrite,
+    DirectWrite = "direct-write",
     /// io_submit(2) of writes with O_DIRECT, until all are done.
-    AsyncWrite,
+    AsyncWrite = "async-direct-write",
     /// io_uring_enter(2) of the same.
-    RingWrite,
+    RingWrite = "ring-direct-write",
     /// sync_file_range(2).
-    SyncRange,
+    SyncRange = "sync_file_range",
     /// fsync(2).
-    FileSync,
+    FileSync = "fsync",
     /// fdatasync(2).
-    DataSync,
+    DataSync = "fdatasync",
     /// syncfs(2).
-    SyncFilesystem,
+    SyncFilesystem = "syncfs",
     /// msync(2) with MS_SYNC.
-    MapSync,
+    MapSync = "msync",
     /// posix_fadvise(2), POSIX_FADV_DONTNEED.
-    DropCaches,
+    DropCaches = "fadvise/DONTNEED",
     /// ioctl(2), XFS_IOC_SWAPEXT.
-    SwapExtents,
+    SwapExtents = "XFS_IOC_SWAPEXT",
     /// ioctl(2), XFS_IOC_EXCHANGE_RANGE.
-    ExchangeRange,
+    ExchangeRange = "XFS_IOC_EXCHANGE_RANGE",
     /// ioctl(2), FICLONERANGE.
-    CloneRange,
+    CloneRange = "FICLONERANGE",
     /// ioctl(2), FIDEDUPERANGE.
-    DedupeRange,
+    DedupeRange = "FIDEDUPERANGE",
     /// copy_file_range(2).
-    CopyRange,
+    CopyRange = "copy_file_range",
     /// ioctl(2), EXT4_IOC_MOVE_EXT.
-    MoveExtents,
+    MoveExtents = "EXT4_IOC_MOVE_EXT",
     /// ioctl(2), EXT4_IOC_SWAP_BOOT.
-    SwapBoot,
+    SwapBoot = "EXT4_IOC_SWAP_BOOT",
     /// ioctl(2), FIFREEZE.
-    Freeze,
+    Freeze = "FIFREEZE",
     /// ioctl(2), FITHAW.
-    Thaw,
+    Thaw = "FITHAW",
     /// fork(2), of a process that has the file mapped.
-    Fork,
+    Fork = "fork",
     /// A store to a private mapping.
-    PrivateStore,
+    PrivateStore = "store(MAP_PRIVATE)",
     /// unlink(2), of a file that stays mapped.
-    Unlink,
+    Unlink = "unlink",
     /// A page held by vmsplice(2).
-    Pin,
+    Pin = "vmsplice",
     /// mount(2) with MS_REMOUNT.
-    Remount,
+    Remount = "mount/REMOUNT",
     /// ioctl(2), FS_IOC_FSSETXATTR of FS_XFLAG_DAX.
-    DaxFlag,
+    DaxFlag = "FS_XFLAG_DAX",
     /// The last close(2) and an open(2), between which the file changed between DAX and page cache.
-    DaxSwitch,
+    DaxSwitch = "DAX switched",
 }
 
 impl Operation {
-    /// All, in the order of their numbers.
-    pub const ALL: [Operation; 37] = {
-        use Operation::*;
-        [
-            PunchHole,
-            ZeroRange,
-            CollapseRange,
-            InsertRange,
-            UnshareRange,
-            Preallocate,
-            Truncate,
-            TruncateError,
-            PreallocateError,
-            Write,
-            Append,
-            DirectRead,
-            DirectWrite,
-            AsyncWrite,
-            RingWrite,
-            SyncRange,
-            FileSync,
-            DataSync,
-            SyncFilesystem,
-            MapSync,
-            DropCaches,
-            SwapExtents,
-            ExchangeRange,
-            CloneRange,
-            DedupeRange,
-            CopyRange,
-            MoveExtents,
-            SwapBoot,
-            Freeze,
-            Thaw,
-            Fork,
-            PrivateStore,
-            Unlink,
-            Pin,
-            Remount,
-            DaxFlag,
-            DaxSwitch,
-        ]
-    };
-
-    /// The name in summaries and findings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Operation::PunchHole => "fallocate/PUNCH_HOLE",
-            Operation::ZeroRange => "fallocate/ZERO_RANGE",
-            Operation::CollapseRange => "fallocate/COLLAPSE_RANGE",
-            Operation::InsertRange => "fallocate/INSERT_RANGE",
-            Operation::UnshareRange => "fallocate/UNSHARE_RANGE",
-            Operation::Preallocate => "fallocate",
-            Operation::Truncate => "setattr/truncate",
-            Operation::TruncateError => "setattr/truncate(error)",
-            Operation::PreallocateError => "fallocate(error)",
-            Operation::Write => "write",
-            Operation::Append => "write(extending)",
-            Operation::DirectRead => "direct-read",
-            Operation::DirectWrite => "direct-write",
-            Operation::AsyncWrite => "async-direct-write",
-            Operation::RingWrite => "ring-direct-write",
-            Operation::SyncRange => "sync_file_range",
-            Operation::FileSync => "fsync",
-            Operation::DataSync => "fdatasync",
-            Operation::SyncFilesystem => "syncfs",
-            Operation::MapSync => "msync",
-            Operation::DropCaches => "fadvise/DONTNEED",
-            Operation::SwapExtents => "XFS_IOC_SWAPEXT",
-            Operation::ExchangeRange => "XFS_IOC_EXCHANGE_RANGE",
-            Operation::CloneRange => "FICLONERANGE",
-            Operation::DedupeRange => "FIDEDUPERANGE",
-            Operation::CopyRange => "copy_file_range",
-            Operation::MoveExtents => "EXT4_IOC_MOVE_EXT",
-            Operation::SwapBoot => "EXT4_IOC_SWAP_BOOT",
-            Operation::Freeze => "FIFREEZE",
-            Operation::Thaw => "FITHAW",
-            Operation::Fork => "fork",
-            Operation::PrivateStore => "store(MAP_PRIVATE)",
-            Operation::Unlink => "unlink",
-            Operation::Pin => "vmsplice",
-            Operation::Remount => "mount/REMOUNT",
-            Operation::DaxFlag => "FS_XFLAG_DAX",
-            Operation::DaxSwitch => "DAX switched",
-        }
-    }
-
     /// What makes it possible where the filesystem refuses it.
     pub fn hint(self) -> Option<&'static str> {
         match self {
