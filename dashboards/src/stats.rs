@@ -141,27 +141,23 @@ pub fn render(figures: &Figures, by: SortBy, limit: usize) -> String {
     let left_out = rows.len().saturating_sub(limit);
     section(&mut out, "locks by class and caller", &table, left_out);
 
-    let mut table = locks(&["<fs", "<class", "<file"]);
+    let mut table = locks(&["<fs", "<class", "<owner"]);
     let rows = sorted(&figures.instances, by, |row| &row.figures);
     for row in rows.iter().take(limit) {
-        let name = match row.path.rsplit('/').next() {
-            Some(name) if !name.is_empty() => format!("{name} ({})", row.inode),
-            _ => format!("inode {}", row.inode),
-        };
         let mut cells = vec![
             row.filesystem.map_or("-", |kind| kind.name()).to_owned(),
             row.class.to_owned(),
-            name,
+            row.owner(),
         ];
         cells.extend(lock_cells(&row.figures));
         table.row(cells);
     }
     let left_out = rows.len().saturating_sub(limit);
-    section(&mut out, "locks by file", &table, left_out);
+    section(&mut out, "locks by owner", &table, left_out);
     if figures.other_instances > 0 {
         let _ = writeln!(
             out,
-            "  {} uses of locks of further files are in the tables above only",
+            "  {} uses of further locks are in the tables above only",
             figures.other_instances
         );
     }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use tracer::{
-    hooks::LockClass,
     judge::{
+        Resource,
         facts::{Fact, Outcome},
         text::span,
     },
@@ -159,8 +159,8 @@ struct Thread {
     /// Slices open on it.
     depth: u32,
     /// A wait's slice is the innermost one.
-    waiting: Option<(InodeIndex, LockClass)>,
-    locks: Lanes<(InodeIndex, LockClass, Nanos)>,
+    waiting: Option<Resource>,
+    locks: Lanes<(Resource, Nanos)>,
 }
 
 #[derive(Debug)]
@@ -333,64 +333,42 @@ impl Slicer {
                 self.end(seen.task, seen.to, arguments);
             }
             Fact::Wait {
-                task,
-                inode,
-                class,
-                at,
-                ..
-            } => self.wait(story, task, (inode, class), at),
+                task, resource, at, ..
+            } => self.wait(story, task, resource, at),
             Fact::Acquire {
                 task,
-                inode,
-                class,
+                resource,
                 mode,
                 at,
                 ..
             } => {
                 let waited = self.threads.get(&task).and_then(|thread| thread.waiting);
-                if waited == Some((inode, class)) {
+                if waited == Some(resource) {
                     self.end_wait(task, at);
                 }
                 let parent = self.thread(story, task);
-                let key = (inode, class, at);
-                let track = self.lock_lane(task, parent, key);
-                let name = format!("{} {}", class.name(), mode.name());
-                let file = Value::Text(story.file(inode).short());
+                let track = self.lock_lane(task, parent, (resource, at));
                 self.pieces.push(Piece::Begin {
                     track,
                     at,
-                    name,
+                    name: format!("{} {}", resource.class.name(), mode.name()),
                     category: "lock",
-                    arguments: vec![("file", file)],
+                    arguments: vec![("of", Value::Text(story.owner_name(resource.owner)))],
                     flows: Vec::new(),
                 });
             }
             Fact::Release {
                 task,
-                inode,
-                class,
+                resource,
                 since,
                 at,
                 ..
-            } => {
-                let Some(thread) = self.threads.get_mut(&task) else {
-                    return;
-                };
-                let key = Some((inode, class, since));
-                let lane = thread
-                    .locks
-                    .tracks
-                    .iter_mut()
-                    .find(|(_, held)| *held == key);
-                if let Some((track, held)) = lane {
-                    *held = None;
-                    self.pieces.push(Piece::End {
-                        track: *track,
-                        at,
-                        arguments: Vec::new(),
-                    });
-                }
-            }
+            } => self.end_hold(task, (resource, since), at),
+            Fact::Lapse {
+                task,
+                resource,
+                since,
+            } => self.end_hold(task, (resource, since), story.statistics().now()),
             Fact::Open {
                 scope,
                 inode,
@@ -454,16 +432,29 @@ impl Slicer {
         }
     }
 
+    fn end_hold(&mut self, task: TaskId, key: (Resource, Nanos), at: Nanos) {
+        let Some(thread) = self.threads.get_mut(&task) else {
+            return;
+        };
+        let mut lanes = thread.locks.tracks.iter_mut();
+        if let Some((track, held)) = lanes.find(|(_, held)| *held == Some(key)) {
+            *held = None;
+            self.pieces.push(Piece::End {
+                track: *track,
+                at,
+                arguments: Vec::new(),
+            });
+        }
+    }
+
     /// The wait's slice, and a flow from it to each lock slice that it waits for.
-    fn wait(&mut self, story: &Story, task: TaskId, key: (InodeIndex, LockClass), at: Nanos) {
+    fn wait(&mut self, story: &Story, task: TaskId, resource: Resource, at: Nanos) {
         self.end_wait(task, at);
-        let (inode, class) = key;
         let mut flows = Vec::new();
         let waiter = story.task_name(task);
         for (holder, thread) in &self.threads {
-            let held = thread.locks.tracks.iter().find(|(_, held)| {
-                held.is_some_and(|(file, which, _)| (file, which) == (inode, class))
-            });
+            let of = |held: &Option<(Resource, Nanos)>| held.is_some_and(|(of, _)| of == resource);
+            let held = thread.locks.tracks.iter().find(|(_, held)| of(held));
             if let Some(&(track, _)) = held
                 && *holder != task
             {
@@ -471,13 +462,12 @@ impl Slicer {
                 flows.push((self.flows, track));
             }
         }
-        let file = story.file(inode).short();
         self.begin(
             story,
             task,
             at,
-            (format!("wait for {}", class.name()), "wait"),
-            vec![("file", Value::Text(file))],
+            (format!("wait for {}", resource.class.name()), "wait"),
+            vec![("of", Value::Text(story.owner_name(resource.owner)))],
             flows.iter().map(|&(flow, _)| flow).collect(),
         );
         for (flow, track) in flows {
@@ -491,16 +481,11 @@ impl Slicer {
             });
         }
         if let Some(thread) = self.threads.get_mut(&task) {
-            thread.waiting = Some(key);
+            thread.waiting = Some(resource);
         }
     }
 
-    fn lock_lane(
-        &mut self,
-        task: TaskId,
-        parent: TrackId,
-        key: (InodeIndex, LockClass, Nanos),
-    ) -> TrackId {
+    fn lock_lane(&mut self, task: TaskId, parent: TrackId, key: (Resource, Nanos)) -> TrackId {
         if let Some(thread) = self.threads.get_mut(&task)
             && let Some((track, held)) = thread
                 .locks

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use tracer::{
     hooks::{LockClass, Mode},
-    judge::{Report, facts::Fact, finding::Finding, operations::Operation},
+    judge::{Owner, Report, Resource, facts::Fact, finding::Finding, operations::Operation},
     story::{Figures, InodeIndex, Moment, Story, TaskId, Timeline},
     trace::Trace,
     units::Nanos,
@@ -99,7 +99,7 @@ pub fn render(trace: &Trace) -> (String, Report) {
 #[derive(Default)]
 struct Watcher {
     moments: Vec<Moment>,
-    waits: BTreeMap<TaskId, (InodeIndex, LockClass, Nanos)>,
+    waits: BTreeMap<TaskId, (Resource, Nanos)>,
     stretches: Vec<Stretch>,
 }
 
@@ -130,36 +130,34 @@ impl Watcher {
                 self.keep(seen.inode, seen.task, doing, seen.from, seen.to);
             }
             Fact::Wait {
-                task,
-                inode,
-                class,
-                at,
-                ..
+                task, resource, at, ..
             } => {
-                self.waits.insert(task, (inode, class, at));
+                self.waits.insert(task, (resource, at));
             }
             Fact::Acquire {
-                task,
-                inode,
-                class,
-                at,
-                ..
+                task, resource, at, ..
             } => {
-                if let Some(&(file, which, from)) = self.waits.get(&task)
-                    && (file, which) == (inode, class)
+                if let Some(&(of, from)) = self.waits.get(&task)
+                    && of == resource
                 {
                     self.waits.remove(&task);
-                    self.keep(inode, task, Doing::Wait(class), from, at);
+                    if let Some(inode) = resource.owner.inode() {
+                        self.keep(inode, task, Doing::Wait(resource.class), from, at);
+                    }
                 }
             }
             Fact::Release {
                 task,
-                inode,
-                class,
+                resource,
                 mode,
                 since,
                 at,
-            } => self.keep(inode, task, Doing::Hold(class, mode), since, at),
+            } => {
+                // Of pages there would be as many as the fault touched.
+                if let Owner::Inode(inode) = resource.owner {
+                    self.keep(inode, task, Doing::Hold(resource.class, mode), since, at);
+                }
+            }
             Fact::Forget { task } => {
                 self.waits.remove(&task);
             }

@@ -352,19 +352,18 @@ fn locks(out: &mut String, material: &Material<'_>) {
             lock_cells(&row.figures)
         );
     }
-    out.push_str("</table></div></details><details><summary>by file</summary>");
+    out.push_str("</table></div></details><details><summary>by owner</summary>");
     filter(out, ".lock", "files");
     let _ = write!(
         out,
-        "<div class=\"scroll\"><table><tr><th class=\"l\">class<th class=\"l\">file{LOCK_HEADS}</tr>"
+        "<div class=\"scroll\"><table><tr><th class=\"l\">class<th class=\"l\">owner{LOCK_HEADS}</tr>"
     );
     for row in figures.instances.iter().take(FILES) {
         let _ = write!(
             out,
-            "<tr class=\"lock\"><td class=\"l\">{}<td class=\"l\">{} {}{}</tr>",
+            "<tr class=\"lock\"><td class=\"l\">{}<td class=\"l\">{}{}</tr>",
             row.class,
-            row.inode,
-            escape(&row.path),
+            escape(&row.owner()),
             lock_cells(&row.figures)
         );
     }

@@ -213,7 +213,7 @@ pub const BINDINGS: &[Binding] = &[
         Action::Group,
         Scope::In(View::Locks),
         "g",
-        "by class, by caller, by file",
+        "by class, by caller, by owner",
     ),
     bind(
         &[Down, Char('j')],

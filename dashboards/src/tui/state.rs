@@ -63,8 +63,8 @@ pub enum Group {
     Class,
     /// Class, and what the task was doing
     Caller,
-    /// File
-    File,
+    /// Owner: a file, an address space, or the filesystem
+    Owner,
 }
 
 /// The stretch of time that Windows shows.
@@ -272,8 +272,8 @@ impl State {
             Action::Group => {
                 self.group = match self.group {
                     Group::Class => Group::Caller,
-                    Group::Caller => Group::File,
-                    Group::File => Group::Class,
+                    Group::Caller => Group::Owner,
+                    Group::Owner => Group::Class,
                 };
                 self.select(0);
             }

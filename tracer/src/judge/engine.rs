@@ -473,8 +473,7 @@ impl Engine {
         }
         if entry.is_fault() {
             // A fault leaves no entry locked (fs/dax.c: every way out of it unlocks).
-            let others = &mut task.account.others;
-            others.retain(|held| held.resource.class != LockClass::DaxEntry);
+            self.lapse(task, |class| class == LockClass::DaxEntry);
         }
         let operation = match scope {
             Scope::Fault(fault) => {
@@ -517,7 +516,7 @@ impl Engine {
             self.leaked(task, operation, entered, event);
         }
         if task.scopes.is_empty() {
-            task.account.others.clear();
+            self.lapse(task, |_| true);
         }
     }
 
@@ -618,33 +617,26 @@ impl Engine {
             return;
         };
         let now = Nanos(event.head.time);
+        let resource = Resource {
+            class,
+            owner: Owner::Inode(inode),
+        };
         match action {
             LockAction::Wait => {
                 self.coverage.waited(class);
-                if let Some((within, _)) = doing_what(task) {
-                    self.facts.tell(|| Fact::Wait {
-                        task: task.id,
-                        inode,
-                        class,
-                        within,
-                        at: now,
-                        stack: stack_id(event.head.stack),
-                    });
-                }
+                self.tell_wait(task, resource, event);
                 if class == LockClass::InvalidateLock
                     && let Some(Scope::Fault(fault)) = doing(&mut task.scopes)
                     && fault.inode == inode
                 {
                     fault.waiting = Some(now);
                 }
-                let owner = Owner::Inode(inode);
-                self.waits(task, Resource { class, owner }, event);
+                self.waits(task, resource, event);
             }
             LockAction::Acquire(mode) | LockAction::TryAcquire(mode) => {
                 self.coverage.acquired(class, mode);
                 if matches!(action, LockAction::Acquire(_)) {
-                    let owner = Owner::Inode(inode);
-                    self.take(task, Resource { class, owner }, mode, event);
+                    self.take(task, resource, mode, event);
                 }
                 if class == LockClass::InvalidateLock
                     && let Some(Scope::Fault(fault)) = doing(&mut task.scopes)
@@ -652,16 +644,7 @@ impl Engine {
                 {
                     fault.freeze.locked(event.head.flags, mode, moment(event));
                 }
-                if let Some((within, _)) = doing_what(task) {
-                    self.facts.tell(|| Fact::Acquire {
-                        task: task.id,
-                        inode,
-                        class,
-                        mode,
-                        within,
-                        at: now,
-                    });
-                }
+                self.tell_acquire(task, resource, mode, now);
                 if class != LockClass::IMmapRwsem {
                     went_on(task, now);
                 }
@@ -683,8 +666,7 @@ impl Engine {
                 if let Released::Matched(held) | Released::OtherMode(held) = released {
                     self.facts.tell(|| Fact::Release {
                         task: task.id,
-                        inode,
-                        class,
+                        resource,
                         mode: held.hold.mode,
                         since: held.hold.since,
                         at: now,
@@ -693,8 +675,7 @@ impl Engine {
                 let other = match released {
                     Released::Matched(_) => None,
                     Released::Unseen => {
-                        let owner = Owner::Inode(inode);
-                        self.order.waits.mended(Resource { class, owner });
+                        self.order.waits.mended(resource);
                         None
                     }
                     Released::OtherMode(held) => Some(held),
@@ -731,8 +712,7 @@ impl Engine {
                 task.locks.downgrade(inode, class, now);
                 self.facts.tell(|| Fact::Downgrade {
                     task: task.id,
-                    inode,
-                    class,
+                    resource,
                 });
                 if class == LockClass::InvalidateLock {
                     self.exclusion_released(task, inode, now);
@@ -799,6 +779,7 @@ impl Engine {
         match action {
             LockAction::Wait => {
                 self.coverage.waited(resource.class);
+                self.tell_wait(task, resource, event);
                 self.waits(task, resource, event);
             }
             LockAction::Acquire(mode) | LockAction::TryAcquire(mode) => {
@@ -806,16 +787,81 @@ impl Engine {
                 if matches!(action, LockAction::Acquire(_)) {
                     self.take(task, resource, mode, event);
                 }
+                let now = Nanos(event.head.time);
+                self.tell_acquire(task, resource, mode, now);
                 task.account.others.push(OrderHold {
                     resource,
                     mode,
-                    since: Nanos(event.head.time),
+                    since: now,
                     stack: stack_id(event.head.stack),
                 });
             }
-            LockAction::Release(_) => task.account.release(resource),
-            LockAction::Downgrade => task.account.downgrade(resource),
+            LockAction::Release(_) => {
+                if let Some(held) = task.account.release(resource) {
+                    self.tell_release(task.id, &held, event);
+                }
+            }
+            LockAction::Downgrade => {
+                task.account.downgrade(resource);
+                self.facts.tell(|| Fact::Downgrade {
+                    task: task.id,
+                    resource,
+                });
+            }
         }
+    }
+
+    fn tell_wait(&mut self, task: &mut Task, resource: Resource, event: &Event) {
+        if let Some((within, on)) = doing_on(task) {
+            self.facts.tell(|| Fact::Wait {
+                task: task.id,
+                resource,
+                within,
+                on,
+                at: Nanos(event.head.time),
+                stack: stack_id(event.head.stack),
+            });
+        }
+    }
+
+    fn tell_acquire(&mut self, task: &mut Task, resource: Resource, mode: Mode, at: Nanos) {
+        if let Some((within, on)) = doing_on(task) {
+            self.facts.tell(|| Fact::Acquire {
+                task: task.id,
+                resource,
+                mode,
+                within,
+                on,
+                at,
+            });
+        }
+    }
+
+    fn tell_release(&mut self, task: TaskId, held: &OrderHold, event: &Event) {
+        self.facts.tell(|| Fact::Release {
+            task,
+            resource: held.resource,
+            mode: held.mode,
+            since: held.since,
+            at: Nanos(event.head.time),
+        });
+    }
+
+    /// Ends holds of anything but inode locks whose release no hook sees.
+    fn lapse(&mut self, task: &mut Task, over: impl Fn(LockClass) -> bool) {
+        let facts = &mut self.facts;
+        let id = task.id;
+        task.account.others.retain(|held| {
+            let over = over(held.resource.class);
+            if over {
+                facts.tell(|| Fact::Lapse {
+                    task: id,
+                    resource: held.resource,
+                    since: held.since,
+                });
+            }
+            !over
+        });
     }
 
     fn resource(&mut self, task: &mut Task, class: LockClass, action: LockAction, event: &Event) {
@@ -842,6 +888,7 @@ impl Engine {
         };
         match action {
             EntryAction::Wait => {
+                self.tell_wait(task, resource, event);
                 self.waits(task, resource, event);
                 if let Some(wait) = &mut task.account.waiting {
                     wait.mode = Mode::Excl;
@@ -855,10 +902,11 @@ impl Engine {
                     self.other(task, resource, action, event);
                 }
             }
-            EntryAction::Release => task
-                .account
-                .others
-                .retain(|held| held.resource.class != class),
+            EntryAction::Release => {
+                for held in task.account.release_class(class) {
+                    self.tell_release(task.id, &held, event);
+                }
+            }
         }
     }
 
@@ -1700,6 +1748,15 @@ fn other_inode_locked(change: &ChangeScope, locks: &LockSet, address: u64) -> bo
                 .find(subject.inode, LockClass::InvalidateLock)
                 .is_some_and(Hold::excludes)
     })
+}
+
+/// What the task is in the middle of, and on which file.
+fn doing_on(task: &mut Task) -> Option<(Operation, InodeIndex)> {
+    match doing(&mut task.scopes)? {
+        Scope::Change(change) => Some((change.operation, change.subjects.0.inode)),
+        Scope::Fault(fault) => Some((fault.operation, fault.inode)),
+        Scope::Part => None,
+    }
 }
 
 fn doing_what(task: &mut Task) -> Option<(Operation, Nanos)> {

@@ -2,10 +2,11 @@
 //! operation, a fault, a lock or a window begins or ends. The rules need none of this.
 
 use crate::{
-    hooks::{LockClass, Mode},
+    hooks::Mode,
     judge::{
         inode::InodeIndex,
         operations::{FaultKind, Operation},
+        order::Resource,
         task::TaskId,
         window::{FindingIndex, ScopeId},
     },
@@ -154,12 +155,12 @@ pub enum Fact {
     Wait {
         /// Who.
         task: TaskId,
-        /// Whose lock.
-        inode: InodeIndex,
-        /// Which.
-        class: LockClass,
+        /// For what.
+        resource: Resource,
         /// In what.
         within: Operation,
+        /// The file that this is on.
+        on: InodeIndex,
         /// When.
         at: Nanos,
         /// Where, if a stack was taken.
@@ -169,14 +170,14 @@ pub enum Fact {
     Acquire {
         /// Who.
         task: TaskId,
-        /// Whose lock.
-        inode: InodeIndex,
-        /// Which.
-        class: LockClass,
+        /// What.
+        resource: Resource,
         /// How.
         mode: Mode,
         /// In what.
         within: Operation,
+        /// The file that this is on.
+        on: InodeIndex,
         /// When.
         at: Nanos,
     },
@@ -184,10 +185,8 @@ pub enum Fact {
     Release {
         /// Who.
         task: TaskId,
-        /// Whose lock.
-        inode: InodeIndex,
-        /// Which.
-        class: LockClass,
+        /// What.
+        resource: Resource,
         /// How it was held.
         mode: Mode,
         /// Since when.
@@ -199,10 +198,17 @@ pub enum Fact {
     Downgrade {
         /// Who.
         task: TaskId,
-        /// Whose lock.
-        inode: InodeIndex,
-        /// Which.
-        class: LockClass,
+        /// Of what.
+        resource: Resource,
+    },
+    /// A hold is over, and when it ended was not seen.
+    Lapse {
+        /// Who.
+        task: TaskId,
+        /// Of what.
+        resource: Resource,
+        /// Since when.
+        since: Nanos,
     },
     /// Nothing is known any more of what a task does and holds.
     Forget {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     hooks::FilesystemKind,
     judge::{
+        Owner,
         facts::Outcome,
         operations::{FaultKind, Operation},
     },
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// Name and version of the format; documented in docs/stats.md.
-pub const SCHEMA: &str = "faultline.stats/1";
+pub const SCHEMA: &str = "faultline.stats/2";
 
 /// A distribution of durations, nanoseconds. Percentiles are right to two digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -119,20 +120,33 @@ pub struct CallerFigures {
     pub figures: LockFigures,
 }
 
-/// One lock.
+/// One lock, or those of one file's pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InstanceFigures {
-    /// Whose, if it is watched.
+    /// Whose, if it is a file's of a filesystem that is watched.
     pub filesystem: Option<FilesystemKind>,
     /// Its class.
     pub class: &'static str,
-    /// Whose: `i_ino`.
-    pub inode: Ino,
-    /// Empty if not known.
+    /// Whose, if it is a file's: `i_ino`.
+    pub inode: Option<Ino>,
+    /// Whose, if it is an address space's: the process.
+    pub process: Option<u32>,
+    /// Of the file; empty if it is none's, or not known.
     pub path: String,
     /// Its use.
     #[serde(flatten)]
     pub figures: LockFigures,
+}
+
+impl InstanceFigures {
+    /// Whose it is, for people.
+    pub fn owner(&self) -> String {
+        match (self.inode, self.process) {
+            (Some(inode), _) => format!("{inode} {}", self.path.rsplit('/').next().unwrap_or("")),
+            (None, Some(pid)) => format!("process {pid}"),
+            (None, None) => "the filesystem".to_owned(),
+        }
+    }
 }
 
 /// A kind of operation, or its windows.
@@ -227,23 +241,28 @@ impl Figures {
         let mut instances: Vec<_> = statistics
             .instances
             .iter()
-            .map(|(key, uses)| {
-                let file = story.file(key.inode);
+            .map(|(lock, uses)| {
+                let file = lock.owner.inode().map(|inode| story.file(inode));
+                let process = match lock.owner {
+                    Owner::Process(pid) => Some(pid),
+                    _ => None,
+                };
                 InstanceFigures {
-                    filesystem: file.filesystem,
-                    class: key.class.name(),
-                    inode: file.ino,
-                    path: file.path,
+                    filesystem: file.as_ref().and_then(|file| file.filesystem),
+                    class: lock.class.name(),
+                    inode: file.as_ref().map(|file| file.ino),
+                    process,
+                    path: file.map(|file| file.path).unwrap_or_default(),
                     figures: LockFigures::of(uses),
                 }
             })
             .collect();
         instances.sort_by(|a, b| {
-            (b.figures.acquisitions(), a.inode, a.class).cmp(&(
-                a.figures.acquisitions(),
-                b.inode,
-                b.class,
-            ))
+            let place = |of: &InstanceFigures| (of.inode, of.process, of.class);
+            b.figures
+                .acquisitions()
+                .cmp(&a.figures.acquisitions())
+                .then_with(|| place(a).cmp(&place(b)))
         });
         let mut wait_stacks: Vec<_> = statistics
             .wait_stacks

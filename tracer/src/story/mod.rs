@@ -10,7 +10,7 @@ use tracer_ebpf::Event;
 
 use crate::{
     hooks::FilesystemKind,
-    judge::{Judge, Report, facts::Fact},
+    judge::{Judge, Owner, Report, facts::Fact},
     trace::{Trace, meta},
     units::{Ino, Nanos, Tid},
 };
@@ -20,7 +20,7 @@ pub use figures::{
     CallerFigures, ClassFigures, FaultFigures, Figures, InstanceFigures, LockFigures,
     OperationFigures, Outcomes, SCHEMA, Spread, WaitStack,
 };
-pub use statistics::{Holder, LockKey, Locked, Rates, Series, Spans, Statistics, Use, Waiter};
+pub use statistics::{Holder, Locked, Rates, Series, Spans, Statistics, Use, Waiter};
 pub use timeline::{Moment, OpenWindow, Timeline, Window};
 
 /// A file, for people.
@@ -186,6 +186,16 @@ impl Story {
     /// Events known to be lost.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Whose a resource is, for people.
+    pub fn owner_name(&self, owner: Owner) -> String {
+        match owner {
+            Owner::Inode(inode) => self.file(inode).short(),
+            Owner::Page(inode, page) => format!("page {page} of {}", self.file(inode).short()),
+            Owner::Filesystem(_) => "the filesystem".to_owned(),
+            Owner::Process(pid) => format!("process {pid}"),
+        }
     }
 
     /// A file.

@@ -8,14 +8,14 @@ use hdrhistogram::Histogram;
 use crate::{
     hooks::{FilesystemKind, LockClass, Mode},
     judge::{
-        InodeIndex, TaskId,
+        InodeIndex, Owner, Resource, TaskId,
         facts::{Fact, Outcome},
         operations::{FaultKind, Operation},
     },
     units::{Nanos, StackId},
 };
 
-/// Locks that are told apart by inode; later ones count for their class only.
+/// Locks that are told apart by owner; later ones count for their class only.
 const INSTANCES: usize = 1024;
 /// Stacks of waits that are told apart.
 const WAIT_STACKS: usize = 4096;
@@ -135,15 +135,6 @@ impl Use {
     }
 }
 
-/// A lock of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LockKey {
-    /// Whose.
-    pub inode: InodeIndex,
-    /// Which.
-    pub class: LockClass,
-}
-
 /// Who holds a lock.
 #[derive(Clone, Copy, Debug)]
 pub struct Holder {
@@ -155,6 +146,8 @@ pub struct Holder {
     pub since: Nanos,
     /// In what it was taken.
     pub within: Operation,
+    /// The file that this was on.
+    on: InodeIndex,
 }
 
 /// Who waits for a lock.
@@ -262,8 +255,8 @@ pub struct Statistics {
     pub classes: BTreeMap<(FilesystemKind, LockClass), Use>,
     /// By class and by what the task was doing.
     pub callers: BTreeMap<(FilesystemKind, LockClass, Operation), Use>,
-    /// By lock, for as many as are told apart.
-    pub instances: HashMap<LockKey, Use>,
+    /// By lock, those of a file's pages together, for as many as are told apart.
+    pub instances: HashMap<Resource, Use>,
     /// Locks that are not in `instances`.
     pub others: u64,
     /// Operations that returned, by how long they took.
@@ -278,9 +271,9 @@ pub struct Statistics {
     /// that follows itself is of two files.
     pub nested: BTreeMap<(FilesystemKind, LockClass, LockClass), u64>,
     /// Locks that are held or wanted now.
-    pub locked: BTreeMap<LockKey, Locked>,
+    pub locked: BTreeMap<Resource, Locked>,
     /// Which locks a task appears in.
-    involved: HashMap<TaskId, Vec<LockKey>>,
+    involved: HashMap<TaskId, Vec<Resource>>,
 }
 
 impl Statistics {
@@ -369,55 +362,57 @@ impl Statistics {
             }
             Fact::Wait {
                 task,
-                inode,
-                class,
+                resource,
                 within,
+                on,
                 at,
                 stack,
             } => {
-                let key = LockKey { inode, class };
-                self.locked.entry(key).or_default().waiters.push(Waiter {
+                let locked = self.locked.entry(resource).or_default();
+                locked.waiters.push(Waiter {
                     task,
                     since: at,
                     within,
                     stack,
                 });
-                self.involve(task, key);
-                self.uses(key, within, filesystem(inode), |uses| uses.waits += 1);
+                self.involve(task, resource);
+                self.uses(resource, within, filesystem(on), |uses| uses.waits += 1);
             }
             Fact::Acquire {
                 task,
-                inode,
-                class,
+                resource,
                 mode,
                 within,
+                on,
                 at,
-            } => self.acquired(
-                task,
-                LockKey { inode, class },
-                mode,
-                within,
-                at,
-                filesystem(inode),
-            ),
+            } => {
+                let holder = Holder {
+                    task,
+                    mode,
+                    since: at,
+                    within,
+                    on,
+                };
+                self.acquired(resource, holder, filesystem(on));
+            }
             Fact::Release {
                 task,
-                inode,
-                class,
+                resource,
                 mode,
                 since,
                 at,
             } => {
-                let key = LockKey { inode, class };
-                let within = self.released(task, key, mode);
                 let ns = at.0.saturating_sub(since.0);
-                if let Some(within) = within {
-                    self.uses(key, within, filesystem(inode), |uses| uses.held.add(ns));
+                if let Some(holder) = self.released(task, resource, mode) {
+                    let kind = filesystem(holder.on);
+                    self.uses(resource, holder.within, kind, |uses| uses.held.add(ns));
                 }
             }
-            Fact::Downgrade { task, inode, class } => {
-                let key = LockKey { inode, class };
-                if let Some(locked) = self.locked.get_mut(&key)
+            Fact::Lapse { task, resource, .. } => {
+                self.released(task, resource, Mode::Shared);
+            }
+            Fact::Downgrade { task, resource } => {
+                if let Some(locked) = self.locked.get_mut(&resource)
                     && let Some(holder) = locked
                         .holders
                         .iter_mut()
@@ -442,66 +437,56 @@ impl Statistics {
         }
     }
 
-    fn involve(&mut self, task: TaskId, key: LockKey) {
-        let keys = self.involved.entry(task).or_default();
-        if !keys.contains(&key) {
-            keys.push(key);
+    fn involve(&mut self, task: TaskId, resource: Resource) {
+        let involved = self.involved.entry(task).or_default();
+        if !involved.contains(&resource) {
+            involved.push(resource);
         }
     }
 
-    fn acquired(
-        &mut self,
-        task: TaskId,
-        key: LockKey,
-        mode: Mode,
-        within: Operation,
-        at: Nanos,
-        filesystem: Option<FilesystemKind>,
-    ) {
-        if let Some(kind) = filesystem {
+    fn acquired(&mut self, resource: Resource, holder: Holder, kind: Option<FilesystemKind>) {
+        let Holder { task, within, .. } = holder;
+        if let Some(kind) = kind {
             for outer in self.involved.get(&task).into_iter().flatten() {
                 let held = self
                     .locked
                     .get(outer)
                     .is_some_and(|locked| locked.holders.iter().any(|holder| holder.task == task));
-                if held && *outer != key {
+                if held && *outer != resource {
                     *self
                         .nested
-                        .entry((kind, outer.class, key.class))
+                        .entry((kind, outer.class, resource.class))
                         .or_default() += 1;
                 }
             }
         }
-        let locked = self.locked.entry(key).or_default();
+        let locked = self.locked.entry(resource).or_default();
         let waiting = locked
             .waiters
             .iter()
             .position(|waiter| waiter.task == task)
             .map(|place| locked.waiters.remove(place));
-        locked.holders.push(Holder {
-            task,
-            mode,
-            since: at,
-            within,
-        });
-        self.involve(task, key);
-        let waited = waiting.map(|waiter| at.0.saturating_sub(waiter.since.0));
+        locked.holders.push(holder);
+        self.involve(task, resource);
+        let waited = waiting.map(|waiter| holder.since.0.saturating_sub(waiter.since.0));
         if let (Some(waiter), Some(ns)) = (waiting, waited)
             && let Some(stack) = waiter.stack
         {
-            let place = (key.class, within, stack);
+            let place = (resource.class, within, stack);
             if self.wait_stacks.len() < WAIT_STACKS || self.wait_stacks.contains_key(&place) {
                 let (count, total) = self.wait_stacks.entry(place).or_default();
                 *count += 1;
                 *total += ns;
             }
         }
-        self.uses(key, within, filesystem, |uses| uses.acquired(mode, waited));
+        self.uses(resource, within, kind, |uses| {
+            uses.acquired(holder.mode, waited);
+        });
     }
 
-    /// In what the lock had been taken, if it was seen to be.
-    fn released(&mut self, task: TaskId, key: LockKey, mode: Mode) -> Option<Operation> {
-        let locked = self.locked.get_mut(&key)?;
+    /// The hold that is over, if its beginning was seen.
+    fn released(&mut self, task: TaskId, resource: Resource, mode: Mode) -> Option<Holder> {
+        let locked = self.locked.get_mut(&resource)?;
         let own = |holder: &Holder| holder.task == task;
         let place = locked
             .holders
@@ -509,32 +494,35 @@ impl Statistics {
             .rposition(|holder| own(holder) && holder.mode == mode)
             .or_else(|| locked.holders.iter().rposition(own))?;
         let holder = locked.holders.remove(place);
+        let left = locked.holders.iter().any(own);
         if locked.holders.is_empty() && locked.waiters.is_empty() {
-            self.locked.remove(&key);
+            self.locked.remove(&resource);
         }
-        let left = self
-            .locked
-            .get(&key)
-            .is_some_and(|locked| locked.holders.iter().any(own));
-        if !left && let Some(keys) = self.involved.get_mut(&task) {
-            keys.retain(|known| *known != key);
+        if !left && let Some(involved) = self.involved.get_mut(&task) {
+            involved.retain(|known| *known != resource);
         }
-        Some(holder.within)
+        Some(holder)
     }
 
     fn uses(
         &mut self,
-        key: LockKey,
+        resource: Resource,
         within: Operation,
-        filesystem: Option<FilesystemKind>,
+        kind: Option<FilesystemKind>,
         change: impl Fn(&mut Use),
     ) {
-        if let Some(kind) = filesystem {
-            change(self.classes.entry((kind, key.class)).or_default());
-            change(self.callers.entry((kind, key.class, within)).or_default());
+        let class = resource.class;
+        if let Some(kind) = kind {
+            change(self.classes.entry((kind, class)).or_default());
+            change(self.callers.entry((kind, class, within)).or_default());
         }
-        if self.instances.len() < INSTANCES || self.instances.contains_key(&key) {
-            change(self.instances.entry(key).or_default());
+        let owner = match resource.owner {
+            Owner::Page(inode, _) => Owner::Inode(inode),
+            other => other,
+        };
+        let instance = Resource { class, owner };
+        if self.instances.len() < INSTANCES || self.instances.contains_key(&instance) {
+            change(self.instances.entry(instance).or_default());
         } else {
             self.others += 1;
         }

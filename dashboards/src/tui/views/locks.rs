@@ -1,4 +1,4 @@
-//! Locks by class, caller or file; and who holds or wants one now.
+//! Locks by class, caller or owner; and who holds or wants one now.
 
 use ratatui::{
     Frame,
@@ -72,21 +72,18 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, canvas: &Canvas<'_>, state: &mu
                 )
             })
             .collect(),
-        Group::File => sorted(&figures.instances, state.sort, |row| &row.figures)
+        Group::Owner => sorted(&figures.instances, state.sort, |row| &row.figures)
             .into_iter()
             .map(|row| {
-                let name = row.path.rsplit('/').next().unwrap_or("");
-                (
-                    format!("{} of {} {name}", row.class, row.inode),
-                    row.figures,
-                )
+                let name = format!("{} of {}", row.class, row.owner());
+                (name, row.figures)
             })
             .collect(),
     };
     let by = match state.group {
         Group::Class => "class",
         Group::Caller => "caller",
-        Group::File => "file",
+        Group::Owner => "owner",
     };
     let order = match state.sort {
         SortBy::Wait => "time waited",
@@ -125,9 +122,10 @@ fn draw_now(frame: &mut Frame<'_>, area: Rect, canvas: &Canvas<'_>) {
         statistics.locked.len()
     ))];
     let mut locked: Vec<_> = statistics.locked.iter().collect();
-    locked.sort_by_key(|(key, locked)| (std::cmp::Reverse(locked.waiters.len()), **key));
-    for (key, locked) in locked {
-        let name = format!(" {} of {}", key.class.name(), story.file(key.inode).short());
+    locked.sort_by_key(|(lock, locked)| (std::cmp::Reverse(locked.waiters.len()), **lock));
+    for (lock, locked) in locked {
+        let owner = story.owner_name(lock.owner);
+        let name = format!(" {} of {owner}", lock.class.name());
         let mut spans = vec![Span::raw(cell(&name, 34))];
         for holder in &locked.holders {
             spans.push(Span::raw(format!(

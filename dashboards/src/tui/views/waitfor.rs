@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ratatui::{Frame, layout::Rect, text::Line, text::Span};
 use tracer::{
-    judge::{Owner, Resource, Stake, excludes, text::duration},
+    judge::{Resource, Stake, excludes, text::duration},
     story::{Story, TaskId},
 };
 
@@ -42,15 +42,8 @@ fn edges(stakes: &[Stake]) -> Vec<Edge> {
 
 /// A resource, for people.
 fn name(story: &Story, resource: Resource) -> String {
-    let class = resource.class.name();
-    match resource.owner {
-        Owner::Inode(inode) => format!("{class} of {}", story.file(inode).short()),
-        Owner::Page(inode, page) => {
-            format!("{class} of page {page} of {}", story.file(inode).short())
-        }
-        Owner::Filesystem(_) => class.to_owned(),
-        Owner::Process(pid) => format!("{class} of process {pid}"),
-    }
+    let owner = story.owner_name(resource.owner);
+    format!("{} of {owner}", resource.class.name())
 }
 
 /// Tasks from which a way leads back to themselves.
@@ -151,7 +144,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, canvas: &Canvas<'_>, state: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer::{hooks::LockClass, units::Tid};
+    use tracer::{hooks::LockClass, judge::Owner, units::Tid};
 
     fn edge(waiter: u32, holder: u32) -> Edge {
         let task = |tid| TaskId {

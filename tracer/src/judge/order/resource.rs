@@ -165,14 +165,16 @@ impl Account {
     }
 
     /// Ends the youngest hold of a resource.
-    pub fn release(&mut self, resource: Resource) {
-        if let Some(at) = self
-            .others
-            .iter()
-            .rposition(|held| held.resource == resource)
-        {
-            self.others.remove(at);
-        }
+    pub fn release(&mut self, resource: Resource) -> Option<Hold> {
+        let of = |held: &Hold| held.resource == resource;
+        let at = self.others.iter().rposition(of)?;
+        Some(self.others.remove(at))
+    }
+
+    /// Ends every hold of a class.
+    pub fn release_class(&mut self, class: LockClass) -> Vec<Hold> {
+        let of = |held: &mut Hold| held.resource.class == class;
+        self.others.extract_if(.., of).collect()
     }
 
     /// Turns the youngest exclusive hold of a resource into a shared one.
