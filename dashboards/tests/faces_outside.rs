@@ -1,4 +1,5 @@
-//! The faces in the programs that they are for: a browser, DuckDB and Polars, Prometheus. `scripts/setup test`
+//! The faces in the programs that they are for: a browser, DuckDB and Polars, Prometheus; and in the forms that
+//! Perfetto and Grafana publish of what they read. `scripts/setup test`
 //! installs these; without one its test fails.
 
 use std::{
@@ -227,6 +228,106 @@ fn the_queries_of_the_documentation() {
             .current_dir(directory.path()));
         assert!(table.contains("invalidate_lock"), "{table}");
     }
+}
+
+/// Counts what is in a trace by the message definitions that Perfetto publishes, and what these do not have.
+const PERFETTO: &str = r#"
+import json, sys
+from collections import Counter
+from google.protobuf.unknown_fields import UnknownFieldSet
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as published
+trace = published.Trace()
+trace.ParseFromString(open(sys.argv[1], 'rb').read())
+seen = Counter()
+def walk(message):
+    seen['unknown'] += len(UnknownFieldSet(message))
+    for field, value in message.ListFields():
+        if field.message_type:
+            for part in value if field.is_repeated else [value]:
+                walk(part)
+walk(trace)
+kind = published.TrackEvent
+for packet in trace.packet:
+    if packet.HasField('track_descriptor'):
+        track = packet.track_descriptor
+        seen['thread' if track.HasField('thread') else 'process' if track.HasField('process') else track.name] += 1
+    if packet.HasField('track_event'):
+        event = packet.track_event
+        seen[kind.Type.Name(event.type)] += 1
+        seen['flows'] += len(event.flow_ids)
+        for category in event.categories:
+            seen['of ' + category] += 1
+print(json.dumps(seen))
+"#;
+
+#[test]
+fn the_trace_in_perfettos_own_messages() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("trace.pftrace");
+    let status = Command::new(BINARY)
+        .args(["export", BROKEN, "--format", "perfetto", "-o"])
+        .arg(&path)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let python = cache().join("python/bin/python");
+    let seen = run(Command::new(python).args(["-c", PERFETTO]).arg(&path));
+    let seen: Value = serde_json::from_str(&seen).unwrap();
+    let count = |name: &str| seen[name].as_u64().unwrap_or(0);
+    assert_eq!(count("unknown"), 0, "{seen}");
+    assert_eq!(count("TYPE_SLICE_BEGIN"), count("TYPE_SLICE_END"), "{seen}");
+
+    let stats = run(Command::new(BINARY).args(["stats", BROKEN, "--format", "json"]));
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    let sum = |table: &str, column: &str| -> u64 {
+        let rows = stats[table].as_array().unwrap();
+        rows.iter().map(|row| row[column].as_u64().unwrap()).sum()
+    };
+    assert_eq!(
+        count("of lock"),
+        sum("locks", "shared") + sum("locks", "exclusive")
+    );
+    assert_eq!(count("of fault"), sum("faults", "count"));
+    assert_eq!(count("of window"), sum("windows", "count"));
+    assert_eq!(count("of finding"), 1, "{seen}");
+    for track in [
+        "thread",
+        "process",
+        "locks held",
+        "windows by file",
+        "windows",
+    ] {
+        assert!(count(track) > 0, "no track {track}: {seen}");
+    }
+    assert!(count("flows") > 0, "{seen}");
+}
+
+/// Reads a board by the schema that Grafana publishes, writes it again, and says what did not come through.
+const GRAFANA: &str = r#"
+import json, sys
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+register_default_plugins()
+board = json.load(open(sys.argv[1]))
+again = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+def walk(mine, theirs, path):
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        for key, value in mine.items():
+            walk(value, theirs.get(key), path + '.' + key)
+    elif isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        for index, (one, other) in enumerate(zip(mine, theirs)):
+            walk(one, other, f'{path}[{index}]')
+    elif mine != theirs:
+        print(path, mine, theirs)
+walk(board, again, 'board')
+"#;
+
+#[test]
+fn the_board_in_grafanas_schema() {
+    let python = cache().join("python/bin/python");
+    let differences = run(Command::new(python).args(["-c", GRAFANA, "grafana/faultline.json"]));
+    assert_eq!(differences, "");
 }
 
 /// A server's answer to a request for a path.
