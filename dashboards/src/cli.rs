@@ -98,6 +98,9 @@ pub struct Record {
     /// Ring buffer a CPU, in MiB; a power of two
     #[arg(long, value_name = "MIB", default_value_t = 16)]
     pub ring: u32,
+    /// Cost less: record one fault in 16, no sampled stacks, no waits for pins, DAX entries and folios
+    #[arg(long)]
+    pub light: bool,
     /// Attach by kprobe and kretprobe where they can do the job, as where trampolines do not work
     #[arg(long)]
     pub probes: bool,
@@ -183,6 +186,9 @@ pub struct Top {
     /// Ring buffer a CPU, in MiB; a power of two
     #[arg(long, value_name = "MIB", default_value_t = 16)]
     pub ring: u32,
+    /// Cost less: record one fault in 16, no sampled stacks, no waits for pins, DAX entries and folios
+    #[arg(long)]
+    pub light: bool,
     /// How to colour
     #[arg(long, value_enum, default_value_t)]
     pub color: Color,
@@ -316,6 +322,9 @@ pub struct Watch {
     /// Ring buffer a CPU, in MiB; a power of two
     #[arg(long, value_name = "MIB", default_value_t = 16)]
     pub ring: u32,
+    /// Cost less: record one fault in 16, no sampled stacks, no waits for pins, DAX entries and folios
+    #[arg(long, conflicts_with = "trace")]
+    pub light: bool,
     /// Serve the figures of this trace instead of this machine's
     #[arg(long, value_name = "FILE", conflicts_with = "mounts")]
     pub trace: Option<PathBuf>,
@@ -546,6 +555,8 @@ pub struct Bench {
 pub enum Measure {
     /// Decode and judge a trace: events a second, bytes an event, peak memory
     Analysis(BenchAnalysis),
+    /// The screen of `top` over a synthetic run: leave with q, and see what it cost
+    Screen(BenchScreen),
     /// What recording adds to a page fault, beside `perf record` where that is installed
     Fault(BenchFault),
     /// The same in a VM, on XFS and ext4 with DAX
@@ -572,6 +583,23 @@ pub struct BenchAnalysis {
         conflicts_with = "trace"
     )]
     pub events: u64,
+}
+
+/// Arguments of `bench screen`.
+#[derive(Debug, Args)]
+pub struct BenchScreen {
+    /// Events a second
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: u64,
+    /// The run stands still after this
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
+    pub time: Duration,
+    /// Only the model, without a screen, for the time
+    #[arg(long)]
+    pub bare: bool,
+    /// Only the model and its figures: this much of the run's time as fast as it goes, with memory used early and late
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "bare")]
+    pub hurry: Option<Duration>,
 }
 
 /// Arguments of `bench fault`.

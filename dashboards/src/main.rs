@@ -1,6 +1,9 @@
 //! The `faultline` command; as pid 1 of a VM, its guest.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use dashboards::cli::Cli;
@@ -16,7 +19,8 @@ fn main() -> ExitCode {
     match dashboards::run(Cli::parse()) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("faultline: {error:#}");
+            // Nobody may be there to read it, and that is no reason to panic.
+            let _ = writeln!(io::stderr(), "faultline: {error:#}");
             ExitCode::from(FAILED)
         }
     }

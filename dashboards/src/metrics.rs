@@ -238,6 +238,11 @@ fn families(story: &Story, report: &Report) -> Vec<Family> {
             ],
         ),
         gauge(
+            "faultline_faults_left_out",
+            "Faults left out for each that was recorded",
+            one(story.left_out().into()),
+        ),
+        gauge(
             "faultline_findings",
             "Findings by strength, those known of this kernel left out",
             strengths,

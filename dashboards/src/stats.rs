@@ -113,6 +113,13 @@ pub fn render(figures: &Figures, by: SortBy, limit: usize) -> String {
         duration(figures.elapsed_ns),
         figures.events as f64 / seconds.max(1e-9),
     );
+    if figures.left_out > 0 {
+        let _ = writeln!(
+            out,
+            "a light recording: of {} faults one was recorded",
+            figures.left_out + 1
+        );
+    }
     let _ = writeln!(
         out,
         "faults: {} met no window, {} were beside one, {} were held off by the lock, {} came inside one",
@@ -157,7 +164,7 @@ pub fn render(figures: &Figures, by: SortBy, limit: usize) -> String {
     if figures.other_instances > 0 {
         let _ = writeln!(
             out,
-            "  {} uses of further locks are in the tables above only",
+            "  {} acquisitions of further locks are in the tables above only",
             figures.other_instances
         );
     }

@@ -136,8 +136,11 @@ pub struct HookSpec {
     pub needs: u8,
     /// `MORE_*`.
     pub more: u8,
+    /// [`Role::Enter`]: of this many and one, one is taken, unless it begins inside what is recorded; 0, or a
+    /// power of two less one.
+    pub left_out: u16,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 4],
     /// If not 0, payload `c` must have one of these bits.
     pub guard: u64,
     /// Payload `c` must have none of these bits.

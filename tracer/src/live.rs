@@ -1,13 +1,17 @@
 //! What the rings hold, as one stream by time, for those who look on instead of recording.
 
-use std::{collections::HashSet, io, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    io,
+    time::{Duration, Instant},
+};
 
 use tracer_ebpf::Event;
 
 use crate::{
     attach::{Health, Limits, Record, Session},
     kernel::symbols::Symbols,
-    plan::Prefer,
+    plan::{Extent, Prefer},
     record::{self, RecordError},
     trace::{Header, Inode, Loss, LossCause, Mount, Stack, Task},
     units::{Nanos, StackId},
@@ -17,6 +21,11 @@ use crate::{
 const HOLD_BACK_NS: u64 = 20_000_000;
 /// Losses are asked for this often, nanoseconds.
 const CHECK_EVERY: u64 = 500_000_000;
+/// Events taken from the rings and not given out, beyond which the rings are left alone: what does not fit
+/// there is lost, and counted.
+const BACKLOG: usize = 1 << 20;
+/// Events between two looks at the clock.
+const BATCH: usize = 1024;
 
 /// One thing from the rings.
 #[derive(Debug)]
@@ -41,8 +50,10 @@ pub struct Live {
     header: Header,
     symbols: Symbols,
     stacks: HashSet<i32>,
-    /// Not yet given out.
+    /// Not old enough to be given out.
     waiting: Vec<(u32, Event)>,
+    /// To be given out next.
+    ready: VecDeque<(u32, Event)>,
     health: Health,
     checked: Nanos,
 }
@@ -52,11 +63,11 @@ impl Live {
     ///
     /// # Errors
     /// As of [`record::record`].
-    pub fn attach(mounts: &[Mount], limits: Limits, prefer: Prefer) -> Result<Self, RecordError> {
-        let mut plan = record::resolve_plan(mounts, None)?;
-        plan.prefer(prefer);
+    pub fn attach(mounts: &[Mount], limits: Limits, extent: Extent) -> Result<Self, RecordError> {
+        let mut plan = record::resolve_plan(mounts, extent, None)?;
+        plan.prefer(Prefer::Trampolines);
         let session = record::attach(&plan, mounts, limits)?;
-        let mut header = record::header(&[], mounts, &plan);
+        let mut header = record::header(&[], mounts, &plan, extent);
         header.hooks = session.hooks().to_vec();
         header.cpus = session.cpus();
         Ok(Self {
@@ -65,6 +76,7 @@ impl Live {
             symbols: Symbols::load().map_err(RecordError::Symbols)?,
             stacks: HashSet::new(),
             waiting: Vec::new(),
+            ready: VecDeque::new(),
             health: Health::default(),
             checked: header.started,
             header,
@@ -81,9 +93,37 @@ impl Live {
         self.session.wait(limit)
     }
 
-    /// Takes what the rings hold, and gives out what is old enough; returns how many events it gave.
-    pub fn drain(&mut self, mut visit: impl FnMut(Item<'_>)) -> usize {
+    /// Takes what the rings hold, and gives out what is old enough, for about as long as `budget`; returns
+    /// whether there is more to give.
+    pub fn drain(&mut self, budget: Duration, mut visit: impl FnMut(Item<'_>)) -> bool {
+        let until = Instant::now() + budget;
         let before = record::now();
+        let old = before.0.saturating_sub(HOLD_BACK_NS);
+        if self.ready.len() + self.waiting.len() < BACKLOG {
+            self.collect(&mut visit);
+        }
+        // Stable: events of one CPU keep their ring's order.
+        self.waiting.sort_by_key(|(_, event)| event.head.time);
+        let ready = self
+            .waiting
+            .partition_point(|(_, event)| event.head.time <= old);
+        self.ready.extend(self.waiting.drain(..ready));
+        while !self.ready.is_empty() && Instant::now() < until {
+            let batch = self.ready.len().min(BATCH);
+            for (cpu, event) in self.ready.drain(..batch) {
+                visit(Item::Event(cpu, &event));
+            }
+        }
+        if before.0.saturating_sub(self.checked.0) >= CHECK_EVERY {
+            self.check(before, &mut visit);
+            let told = self.ready.front().map_or(old, |(_, event)| event.head.time);
+            visit(Item::Now(Nanos(told)));
+        }
+        !self.ready.is_empty()
+    }
+
+    /// Takes what the rings hold.
+    fn collect(&mut self, visit: &mut impl FnMut(Item<'_>)) {
         let Self {
             session,
             waiting,
@@ -92,37 +132,32 @@ impl Live {
             ..
         } = self;
         let mut new_stacks = Vec::new();
-        session.drain(|cpu, record| match record {
-            Record::Event(event) => {
-                if event.head.stack >= 0 && stacks.insert(event.head.stack) {
-                    new_stacks.push(event.head.stack);
+        session.drain(|cpu, record| {
+            let event = match record {
+                Record::Event(event) => {
+                    if event.head.stack >= 0 && stacks.insert(event.head.stack) {
+                        new_stacks.push(event.head.stack);
+                    }
+                    *event
                 }
-                waiting.push((cpu, *event));
-            }
-            Record::Inode(record) => {
-                visit(Item::Inode(record::inode(record)));
-                let inode = record.inode;
-                let head = record.head;
-                waiting.push((
-                    cpu,
+                // Kept as events too: they count in their task's sequence.
+                Record::Inode(record) => {
+                    visit(Item::Inode(record::inode(record)));
                     Event {
-                        head,
-                        inode,
+                        head: record.head,
+                        inode: record.inode,
                         ..Event::default()
-                    },
-                ));
-            }
-            Record::Task(record) => {
-                visit(Item::Task(record::task(record)));
-                let head = record.head;
-                waiting.push((
-                    cpu,
+                    }
+                }
+                Record::Task(record) => {
+                    visit(Item::Task(record::task(record)));
                     Event {
-                        head,
+                        head: record.head,
                         ..Event::default()
-                    },
-                ));
-            }
+                    }
+                }
+            };
+            waiting.push((cpu, event));
         });
         for id in new_stacks {
             let id = StackId(id as u32);
@@ -131,18 +166,6 @@ impl Live {
                 visit(Item::Stack(Stack { id, frames }));
             }
         }
-        // Stable: events of one CPU keep their ring's order.
-        waiting.sort_by_key(|(_, event)| event.head.time);
-        let old = before.0.saturating_sub(HOLD_BACK_NS);
-        let ready = waiting.partition_point(|(_, event)| event.head.time <= old);
-        for (cpu, event) in waiting.drain(..ready) {
-            visit(Item::Event(cpu, &event));
-        }
-        if before.0.saturating_sub(self.checked.0) >= CHECK_EVERY {
-            self.check(before, &mut visit);
-            visit(Item::Now(Nanos(old)));
-        }
-        ready
     }
 
     fn check(&mut self, to: Nanos, visit: &mut impl FnMut(Item<'_>)) {

@@ -11,7 +11,7 @@ use tracer_ebpf::hook::{
 use crate::{
     hooks::{
         Effect, EntryAction, FILESYSTEMS, Filesystem, FilesystemKind, GENERIC, Hook, LockAction,
-        LockPlace, Mode, Side, Source, Stacks, Step, Success, Target, VFS_LOCKS, Way,
+        LockClass, LockPlace, Mode, Side, Source, Stacks, Step, Success, Target, VFS_LOCKS, Way,
         pauses::Pause,
     },
     kernel::{
@@ -77,6 +77,60 @@ impl Plan {
                 candidates.sort_by_key(|candidate| {
                     matches!(candidate, Candidate::Probe(..)) != (prefer == Prefer::Probes)
                 });
+            }
+        }
+    }
+}
+
+/// How much is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// Everything.
+    #[default]
+    Full,
+    /// One fault in [`Extent::LIGHT`] of those outside operations; no sampled
+    /// stacks; no waits for pins, DAX entries and folios. Operations and their locks are as in a full recording.
+    Light,
+}
+
+impl Extent {
+    /// Of this many faults a light recording takes one.
+    pub const LIGHT: u16 = 16;
+
+    /// Faults left out for each that is taken.
+    pub fn left_out(self) -> u16 {
+        match self {
+            Self::Full => 0,
+            Self::Light => Self::LIGHT - 1,
+        }
+    }
+}
+
+impl Plan {
+    /// Leaves out what an extent does not have.
+    pub fn limit(&mut self, extent: Extent) {
+        if extent == Extent::Full {
+            return;
+        }
+        for row in &mut self.rows {
+            let Ok((spec, _)) = &mut row.resolved else {
+                continue;
+            };
+            match row.hook.effect {
+                Effect::LayoutWait
+                | Effect::EntryLock(_)
+                | Effect::Resource(LockClass::FolioLock, _) => {
+                    row.resolved = Err("left out of a light recording".to_owned());
+                }
+                Effect::Enter(entry) if entry.is_fault() => {
+                    spec.left_out = extent.left_out();
+                    spec.flags &= !SPEC_STACK_SAMPLED;
+                }
+                _ => {
+                    spec.flags &= !SPEC_STACK_SAMPLED;
+                    // Nobody reports the sleep any more.
+                    spec.more &= !MORE_ARMS;
+                }
             }
         }
     }
@@ -333,7 +387,8 @@ fn resolve(
                 Some(Mode::Excl) => 2,
             },
             more: more(hook),
-            reserved: [0; 6],
+            left_out: 0,
+            reserved: [0; 4],
             guard: hook.guard,
             without: hook.without,
             exactly: hook.exactly,

@@ -25,7 +25,7 @@ use crate::{
         types::{KernelTypes, TypesError},
     },
     marks::Receiver,
-    plan::{Delay, Plan, Prefer},
+    plan::{Delay, Extent, Plan, Prefer},
     trace::{Footer, Header, Inode, Loss, LossCause, Mark, Mount, Stack, Task, TraceError, Writer},
     units::{Device, Ino, InodeAddress, Nanos, Pid, StackId, Tid},
 };
@@ -55,6 +55,8 @@ pub struct Options {
     pub limits: Limits,
     /// Which way to attach is tried first.
     pub prefer: Prefer,
+    /// How much is recorded.
+    pub extent: Extent,
     /// Tasks are held up.
     pub delay: Option<Delay>,
 }
@@ -136,7 +138,11 @@ pub enum RecordError {
 }
 
 /// What the running kernel offers, as the plan sees it.
-pub fn resolve_plan(mounts: &[Mount], delay: Option<Delay>) -> Result<Plan, RecordError> {
+pub fn resolve_plan(
+    mounts: &[Mount],
+    extent: Extent,
+    delay: Option<Delay>,
+) -> Result<Plan, RecordError> {
     let kinds: BTreeSet<_> = mounts.iter().map(|mount| mount.filesystem).collect();
     let modules: Vec<&str> = FILESYSTEMS
         .iter()
@@ -145,7 +151,9 @@ pub fn resolve_plan(mounts: &[Mount], delay: Option<Delay>) -> Result<Plan, Reco
         .collect();
     let types = KernelTypes::load(&modules)?;
     let symbols = Symbols::load().map_err(RecordError::Symbols)?;
-    Ok(Plan::resolve(&types, &symbols, &kinds, delay)?)
+    let mut plan = Plan::resolve(&types, &symbols, &kinds, delay)?;
+    plan.limit(extent);
+    Ok(plan)
 }
 
 /// Attaches the plan to `mounts`.
@@ -178,10 +186,10 @@ pub fn record(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, RecordError> {
     progress(Progress::Attaching);
-    let mut plan = resolve_plan(&options.mounts, options.delay)?;
+    let mut plan = resolve_plan(&options.mounts, options.extent, options.delay)?;
     plan.prefer(options.prefer);
     // The file first: a full disk or a bad path must not cost an attach.
-    let mut header = header(&options.command, &options.mounts, &plan);
+    let mut header = header(&options.command, &options.mounts, &plan, options.extent);
     drop(Writer::create(&options.output, &header)?);
     let mut session = attach(&plan, &options.mounts, options.limits)?;
     header.hooks = session.hooks().to_vec();
@@ -452,7 +460,12 @@ fn realtime_offset() -> i64 {
     real.as_nanos() as i64 - now().0 as i64
 }
 
-pub(crate) fn header(command: &[OsString], mounts: &[Mount], plan: &Plan) -> Header {
+pub(crate) fn header(
+    command: &[OsString],
+    mounts: &[Mount],
+    plan: &Plan,
+    extent: Extent,
+) -> Header {
     let read = |file: &str| {
         fs::read_to_string(format!("/proc/sys/kernel/{file}"))
             .unwrap_or_default()
@@ -474,6 +487,7 @@ pub(crate) fn header(command: &[OsString], mounts: &[Mount], plan: &Plan) -> Hea
         mounts: mounts.to_vec(),
         hooks: Vec::new(),
         locks: plan.locks.clone(),
+        left_out: extent.left_out(),
     }
 }
 

@@ -5,6 +5,7 @@ mod fault;
 mod faultloop;
 mod machine;
 mod perf;
+mod screen;
 mod spread;
 mod synthetic;
 mod vm;
@@ -19,6 +20,7 @@ use crate::cli::{Bench, Measure};
 pub fn run(arguments: &Bench) -> Result<ExitCode> {
     match &arguments.what {
         Measure::Analysis(arguments) => analysis::run(arguments)?,
+        Measure::Screen(arguments) => screen::run(arguments)?,
         Measure::Fault(arguments) => fault::run(arguments)?,
         Measure::Vm(arguments) => return vm::run(arguments),
         Measure::Loop(arguments) => faultloop::run(arguments)?,

@@ -23,7 +23,7 @@ use tracer::{
         finding::{Finding, Strength},
     },
     mounts,
-    plan::{Delay, Prefer},
+    plan::{Delay, Extent, Prefer},
     record::{Options, record},
     trace::{Mount, Trace},
 };
@@ -185,6 +185,7 @@ impl Tries<'_> {
             command: self.command.clone(),
             limit: self.arguments.time,
             prefer: Prefer::default(),
+            extent: Extent::Full,
             delay: Some(delay),
             limits: Limits::default(),
         };

@@ -7,6 +7,7 @@ use tracer::{
     attach::Limits,
     hooks::FilesystemKind,
     kernel::types::KernelTypes,
+    plan::Extent,
     record::{attach, resolve_plan},
     trace::{Mount, PlannedHook},
     units::Device,
@@ -81,7 +82,7 @@ fn here(arguments: &Doctor) -> Result<ExitCode> {
             mount.options
         );
     }
-    let plan = resolve_plan(&mounts, None)?;
+    let plan = resolve_plan(&mounts, Extent::Full, None)?;
     if !root {
         for row in &plan.rows {
             if let Err(missing) = &row.resolved {

@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tracer::{
     attach::Limits,
     mounts,
-    plan::Prefer,
+    plan::{Extent, Prefer},
     record::{Options, record},
     trace::Mount,
 };
@@ -38,6 +38,7 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         } else {
             Prefer::Trampolines
         },
+        extent: extent(arguments.light),
         delay: None,
         limits: Limits {
             ring_bytes: arguments.ring << 20,
@@ -73,6 +74,11 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// What `--light` stands for.
+pub(super) fn extent(light: bool) -> Extent {
+    if light { Extent::Light } else { Extent::Full }
 }
 
 /// The mounts that were named, or every one that uses DAX.

@@ -1,11 +1,14 @@
 //! `faultline top` and `faultline replay`
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::{Result, bail};
-use tracer::{attach::Limits, live::Live, plan::Prefer, trace::Trace};
+use tracer::{attach::Limits, live::Live, trace::Trace};
 
-use super::record::watched;
+use super::record::{extent, watched};
 use crate::{
     cli::{Replay, Top},
     tui::{self, FileFeed, Palette, RingFeed},
@@ -13,22 +16,32 @@ use crate::{
 
 /// Shows this machine.
 pub fn top(arguments: &Top) -> Result<ExitCode> {
-    let live = attach(&arguments.mounts, arguments.ring)?;
+    tui::require_terminal()?;
+    let live = attach(&arguments.mounts, arguments.ring, arguments.light)?;
     let (mut feed, mut model) = RingFeed::new(live);
-    tui::run(&mut feed, &mut model, Palette::chosen(arguments.color))?;
+    let ended = tui::run(&mut feed, &mut model, Palette::chosen(arguments.color));
+    say("detaching");
+    drop(feed);
+    ended?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Shows a trace.
 pub fn replay(arguments: &Replay) -> Result<ExitCode> {
+    tui::require_terminal()?;
     let trace = Trace::open(&arguments.trace)?;
     let (mut feed, mut model) = FileFeed::new(&trace);
     tui::run(&mut feed, &mut model, Palette::chosen(arguments.color))?;
     Ok(ExitCode::SUCCESS)
 }
 
+/// A word on stderr, which may be gone with the terminal.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "faultline: {text}");
+}
+
 /// Attaches to the mounts that were named, or every one that uses DAX.
-pub(super) fn attach(mounts: &[std::path::PathBuf], ring: u32) -> Result<Live> {
+pub(super) fn attach(mounts: &[std::path::PathBuf], ring: u32, light: bool) -> Result<Live> {
     if !ring.is_power_of_two() || !(1..=1024).contains(&ring) {
         bail!("--ring {ring} does not fit: give a power of two from 1 to 1024 (MiB)");
     }
@@ -38,9 +51,7 @@ pub(super) fn attach(mounts: &[std::path::PathBuf], ring: u32) -> Result<Live> {
     let limits = Limits {
         ring_bytes: ring << 20,
     };
-    Ok(Live::attach(
-        &watched(mounts)?,
-        limits,
-        Prefer::Trampolines,
-    )?)
+    let mounts = watched(mounts)?;
+    say("reading the kernel's types, attaching hooks");
+    Ok(Live::attach(&mounts, limits, extent(light))?)
 }

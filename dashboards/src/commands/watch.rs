@@ -10,10 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tiny_http::{Header, Method, Request, Response, Server};
 use tracer::{
-    live::{Item, Live},
+    live::Live,
     story::{Story, Timeline},
     trace::Trace,
 };
@@ -24,7 +24,7 @@ use crate::{cli::Watch, metrics};
 /// Rings are looked at, and scrapes answered, at least this often.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves metrics until the time is up, or SIGINT or SIGTERM arrives.
+/// Serves metrics until the time is up, or a signal asks for it.
 pub fn run(arguments: &Watch) -> Result<ExitCode> {
     let server = Server::http(arguments.listen).map_err(|error| {
         anyhow!(
@@ -33,7 +33,7 @@ pub fn run(arguments: &Watch) -> Result<ExitCode> {
         )
     })?;
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
     }
     let mut source = Source::open(arguments)?;
@@ -53,7 +53,12 @@ pub fn run(arguments: &Watch) -> Result<ExitCode> {
 
 /// Where the story comes from.
 enum Source {
-    Rings(Box<(Live, Story)>),
+    Rings {
+        live: Box<Live>,
+        story: Box<Story>,
+        /// There is more to take at once.
+        more: bool,
+    },
     Told(Box<Story>),
 }
 
@@ -64,15 +69,18 @@ impl Source {
             let told = Story::of(&trace, Timeline::around(Vec::new()), |_, _| {});
             return Ok(Self::Told(Box::new(told.story)));
         }
-        let live = attach(&arguments.mounts, arguments.ring)?;
+        let live = attach(&arguments.mounts, arguments.ring, arguments.light)?;
         let story = Story::with_timeline(live.header(), Timeline::around(Vec::new()));
-        Ok(Self::Rings(Box::new((live, story))))
+        Ok(Self::Rings {
+            live: Box::new(live),
+            story: Box::new(story),
+            more: false,
+        })
     }
 
     fn story(&mut self) -> &mut Story {
         match self {
-            Self::Rings(both) => &mut both.1,
-            Self::Told(story) => story,
+            Self::Rings { story, .. } | Self::Told(story) => story,
         }
     }
 
@@ -80,17 +88,11 @@ impl Source {
     fn advance(&mut self, server: &Server) -> Result<Option<Request>> {
         match self {
             Self::Told(_) => server.recv_timeout(PAUSE),
-            Self::Rings(both) => {
-                let (live, story) = &mut **both;
-                live.wait(PAUSE).context("cannot wait for events")?;
-                live.drain(|item| match item {
-                    Item::Event(cpu, event) => story.event(cpu, event, &mut |_, _| {}),
-                    Item::Inode(inode) => story.inode(&inode),
-                    Item::Task(task) => story.task(&task),
-                    Item::Loss(loss) => story.loss(&loss),
-                    Item::Now(now) => story.tick(now),
-                    Item::Stack(_) => {}
-                });
+            Self::Rings { live, story, more } => {
+                if !*more {
+                    live.wait(PAUSE).context("cannot wait for events")?;
+                }
+                *more = live.drain(PAUSE, |item| story.hear(item));
                 server.try_recv()
             }
         }

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tracer::{
-    live::{Item as Heard, Live},
+    live::Live,
     trace::{Events, Item, Trace},
     units::Nanos,
 };
@@ -68,6 +68,8 @@ pub trait Feed {
 
 /// Nothing to say until asked.
 const IDLE: Duration = Duration::from_millis(500);
+/// Rings are looked at this often.
+const POLL: Duration = Duration::from_millis(20);
 /// Events between two looks at the clock.
 const BATCH: usize = 2048;
 
@@ -260,30 +262,22 @@ impl Feed for FileFeed<'_> {
 /// The rings of this machine.
 pub struct RingFeed {
     live: Live,
+    /// It has more to give at once.
+    more: bool,
 }
 
 impl RingFeed {
     /// Hooks that are in place, and the model of what they deliver.
     pub fn new(live: Live) -> (Self, Model) {
         let model = Model::new(live.header());
-        (Self { live }, model)
+        (Self { live, more: false }, model)
     }
 }
 
 impl Feed for RingFeed {
-    fn advance(&mut self, model: &mut Model, _budget: Duration) -> Result<Duration> {
-        self.live
-            .wait(Duration::from_millis(10))
-            .context("cannot wait for events")?;
-        self.live.drain(|heard| match heard {
-            Heard::Event(cpu, event) => model.event(cpu, event),
-            Heard::Inode(inode) => model.story.inode(&inode),
-            Heard::Task(task) => model.story.task(&task),
-            Heard::Stack(stack) => model.stack(&stack),
-            Heard::Loss(loss) => model.story.loss(&loss),
-            Heard::Now(now) => model.story.tick(now),
-        });
-        Ok(Duration::from_millis(10))
+    fn advance(&mut self, model: &mut Model, budget: Duration) -> Result<Duration> {
+        self.more = self.live.drain(budget, |item| model.hear(item));
+        Ok(if self.more { Duration::ZERO } else { POLL })
     }
 
     fn position(&self) -> Option<Position> {

@@ -12,5 +12,5 @@ pub use feed::{Feed, FileFeed, Position, RingFeed, Transport};
 pub use model::{Model, REFRESH};
 pub use palette::Palette;
 pub use state::{Outcome, State, View};
-pub use terminal::{FRAME, run};
+pub use terminal::{FRAME, require as require_terminal, run};
 pub use views::draw;

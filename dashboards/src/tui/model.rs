@@ -7,6 +7,7 @@ use std::{
 
 use tracer::{
     judge::Report,
+    live::Item,
     story::{Figures, Story},
     trace::{Header, Stack},
     units::StackId,
@@ -66,6 +67,15 @@ impl Model {
         self.events.push_back((cpu, *event));
         self.story.event(cpu, event, &mut |_, _| {});
         self.stale = true;
+    }
+
+    /// The next thing from the rings.
+    pub fn hear(&mut self, item: Item<'_>) {
+        match item {
+            Item::Event(cpu, event) => self.event(cpu, event),
+            Item::Stack(stack) => self.stack(&stack),
+            other => self.story.hear(other),
+        }
     }
 
     /// A stack's names.

@@ -2,6 +2,7 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{
     event::{
         Event, FLAG_CACHED, FLAG_DIRECT, FLAG_SCOPE_OVERFLOW, FLAG_SECOND_INODE, FLAG_UNGUARDED,
@@ -138,8 +139,24 @@ fn sampled_stack(args: &impl Args, task: *mut Task) -> i32 {
     }
 }
 
+/// Whether a fault on `page` is not recorded. Page and millisecond decide, so that a fault that passes two
+/// hooks is taken by both or neither. Inside an operation every fault is: its locks would be taken for
+/// the operation's.
+#[inline(always)]
+fn left_out(page: u64) -> bool {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mixed = (page ^ now >> 20).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    // SAFETY: the map value is live.
+    mixed & u64::from(frozen(&SPEC.left_out)) != 0
+        && known().is_none_or(|task| unsafe { (*task).depth == 0 })
+}
+
 #[inline(always)]
 fn enter(args: &impl Args) -> Option<()> {
+    if frozen(&SPEC.left_out) != 0 && left_out(payload!(args, payload, 0).unwrap_or(0)) {
+        return None;
+    }
     let inode = payload!(args, inodes, 0)?;
     let (device, bounds) = watched(inode)?;
     let c = payload!(args, payload, 2).unwrap_or(0);

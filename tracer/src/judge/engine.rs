@@ -200,10 +200,7 @@ impl Engine {
         }
         if effect == Effect::TaskExit {
             self.abandon(task);
-            task.unknown = None;
-            task.id.reuse += 1;
-            task.account.process = None;
-            task.expected = 0;
+            self.facts.tell(|| Fact::Forget { task: task.id });
             return;
         }
         match effect {

@@ -189,6 +189,9 @@ impl Judge {
             .flatten();
         if let Some(effect) = effect {
             self.engine.event(task, effect, event);
+            if effect == Effect::TaskExit {
+                self.tasks.end(event.head.task);
+            }
         }
         let now = Nanos(event.head.time);
         if self.engine.order.waits.due(now) {

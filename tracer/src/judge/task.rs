@@ -377,6 +377,11 @@ pub fn stack_id(stack: i32) -> Option<StackId> {
 pub struct Tasks {
     tasks: Vec<Task>,
     by_tid: Map<u32, usize>,
+    /// Places of tasks that ended.
+    free: Vec<usize>,
+    /// How many owners of each thread id there were, of those whose last one ended.
+    owners: Map<u32, u32>,
+    met: usize,
     /// Which task each CPU ran last.
     running: Vec<(u32, usize)>,
 }
@@ -387,14 +392,39 @@ const NOBODY: u32 = u32::MAX;
 const CPUS: usize = 4096;
 
 impl Tasks {
-    /// The place of a task, which is kept for good.
+    /// The place of a task, which it keeps until it ends.
     pub fn index(&mut self, tid: u32) -> usize {
-        let next = self.tasks.len();
-        let index = *self.by_tid.entry(tid).or_insert(next);
-        if index == next {
-            self.tasks.push(Task::new(Tid(tid)));
+        if let Some(&index) = self.by_tid.get(&tid) {
+            return index;
         }
+        let mut task = Task::new(Tid(tid));
+        task.id.reuse = self.owners.get(&tid).copied().unwrap_or(0);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.tasks[index] = task;
+                index
+            }
+            None => {
+                self.tasks.push(task);
+                self.tasks.len() - 1
+            }
+        };
+        self.by_tid.insert(tid, index);
+        self.met += 1;
         index
+    }
+
+    /// A task ended: whoever has its thread id next is another one.
+    pub fn end(&mut self, tid: u32) {
+        if let Some(index) = self.by_tid.remove(&tid) {
+            self.owners.insert(tid, self.tasks[index].id.reuse + 1);
+            self.free.push(index);
+            for last in &mut self.running {
+                if last.1 == index {
+                    *last = (NOBODY, 0);
+                }
+            }
+        }
     }
 
     /// As [`Self::index`], guessing that a CPU runs the task that it ran last.
@@ -437,6 +467,6 @@ impl Tasks {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.tasks.len()
+        self.met
     }
 }

@@ -213,6 +213,8 @@ pub struct Figures {
     pub elapsed_ns: u64,
     /// Events.
     pub events: u64,
+    /// Faults left out for each that was recorded.
+    pub left_out: u16,
     /// Faults by what became of them.
     pub outcomes: Outcomes,
     /// By class of locks.
@@ -221,7 +223,7 @@ pub struct Figures {
     pub callers: Vec<CallerFigures>,
     /// By lock, the most acquired first.
     pub instances: Vec<InstanceFigures>,
-    /// Uses of locks beyond those that are told apart.
+    /// Acquisitions of locks that are told apart no longer.
     pub other_instances: u64,
     /// Operations.
     pub operations: Vec<OperationFigures>,
@@ -292,6 +294,7 @@ impl Figures {
             schema: SCHEMA,
             elapsed_ns: statistics.elapsed(),
             events: story.judge().events(),
+            left_out: story.left_out(),
             outcomes: Outcomes {
                 clear,
                 beside,

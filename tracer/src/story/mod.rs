@@ -11,6 +11,7 @@ use tracer_ebpf::Event;
 use crate::{
     hooks::FilesystemKind,
     judge::{Judge, Owner, Report, facts::Fact},
+    live::Item,
     trace::{Trace, meta},
     units::{Ino, Nanos, Tid},
 };
@@ -52,6 +53,7 @@ pub struct Story {
     timeline: Timeline,
     facts: Vec<Fact>,
     lost: u64,
+    left_out: u16,
 }
 
 impl Story {
@@ -70,6 +72,7 @@ impl Story {
             timeline,
             facts: Vec::new(),
             lost: 0,
+            left_out: header.left_out,
         }
     }
 
@@ -129,6 +132,18 @@ impl Story {
         self.settle(listen);
     }
 
+    /// The next thing from the rings.
+    pub fn hear(&mut self, item: Item<'_>) {
+        match item {
+            Item::Event(cpu, event) => self.event(cpu, event, &mut |_, _| {}),
+            Item::Inode(inode) => self.inode(&inode),
+            Item::Task(task) => self.task(&task),
+            Item::Loss(loss) => self.loss(&loss),
+            Item::Now(now) => self.tick(now),
+            Item::Stack(_) => {}
+        }
+    }
+
     /// Time has come to `now`, though there may be no event that says so.
     pub fn tick(&mut self, now: Nanos) {
         self.judge.tick(now);
@@ -181,6 +196,11 @@ impl Story {
     /// What a hook's events mean.
     pub fn judge(&self) -> &Judge {
         &self.judge
+    }
+
+    /// Faults left out for each that was recorded: not 0 in a light recording.
+    pub fn left_out(&self) -> u16 {
+        self.left_out
     }
 
     /// Events known to be lost.

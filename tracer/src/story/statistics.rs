@@ -15,8 +15,8 @@ use crate::{
     units::{Nanos, StackId},
 };
 
-/// Locks that are told apart by owner; later ones count for their class only.
-const INSTANCES: usize = 1024;
+/// Locks that are told apart by owner. When there are more, the less used half is told apart no longer.
+const INSTANCES: usize = 512;
 /// Stacks of waits that are told apart.
 const WAIT_STACKS: usize = 4096;
 /// Bins of a series before two become one.
@@ -257,7 +257,7 @@ pub struct Statistics {
     pub callers: BTreeMap<(FilesystemKind, LockClass, Operation), Use>,
     /// By lock, those of a file's pages together, for as many as are told apart.
     pub instances: HashMap<Resource, Use>,
-    /// Locks that are not in `instances`.
+    /// Acquisitions of locks that are not in `instances` any more.
     pub others: u64,
     /// Operations that returned, by how long they took.
     pub operations: BTreeMap<(FilesystemKind, Operation), Spans>,
@@ -521,11 +521,25 @@ impl Statistics {
             other => other,
         };
         let instance = Resource { class, owner };
-        if self.instances.len() < INSTANCES || self.instances.contains_key(&instance) {
-            change(self.instances.entry(instance).or_default());
-        } else {
-            self.others += 1;
+        if self.instances.len() == INSTANCES && !self.instances.contains_key(&instance) {
+            self.forget_instances();
         }
+        change(self.instances.entry(instance).or_default());
+    }
+
+    #[cold]
+    fn forget_instances(&mut self) {
+        let mut counts: Vec<u64> = self.instances.values().map(Use::acquisitions).collect();
+        let (_, &mut middle, _) = counts.select_nth_unstable(INSTANCES / 2);
+        let others = &mut self.others;
+        self.instances.retain(|_, uses| {
+            let count = uses.acquisitions();
+            let keep = count > middle;
+            if !keep {
+                *others += count;
+            }
+            keep
+        });
     }
 }
 
@@ -541,6 +555,32 @@ mod tests {
         }
         assert!(series.bins().len() <= BINS);
         assert_eq!(series.bins().iter().sum::<u64>(), 10_000);
+    }
+
+    #[test]
+    fn locks_that_are_used_most_stay_told_apart() {
+        let mut statistics = Statistics::new(Nanos(0));
+        let lock = |number| Resource {
+            class: LockClass::Ilock,
+            owner: Owner::Inode(InodeIndex(number)),
+        };
+        let (busy, new) = (INSTANCES as u32 / 4, INSTANCES as u32 * 3);
+        let mut count = 0;
+        for number in 0..new {
+            let uses = if number < busy { 5 } else { 1 };
+            for _ in 0..uses {
+                count += 1;
+                statistics.uses(lock(number), Operation::PunchHole, None, |uses| {
+                    uses.shared += 1
+                });
+            }
+        }
+        assert!(statistics.instances.len() <= INSTANCES);
+        for number in 0..busy {
+            assert_eq!(statistics.instances[&lock(number)].acquisitions(), 5);
+        }
+        let told: u64 = statistics.instances.values().map(Use::acquisitions).sum();
+        assert_eq!(told + statistics.others, count);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub struct Header {
     pub hooks: Vec<PlannedHook>,
     /// Where the locks of an inode are.
     pub locks: Vec<LockPlace>,
+    /// Faults left out for each that was recorded.
+    #[serde(default)]
+    pub left_out: u16,
 }
 
 /// A watched filesystem.

@@ -421,6 +421,7 @@ mod tests {
             mounts: Vec::new(),
             hooks: Vec::new(),
             locks: Vec::new(),
+            left_out: 0,
         }
     }
 

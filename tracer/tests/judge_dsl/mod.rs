@@ -244,6 +244,7 @@ pub fn header() -> Header {
                 })
             })
             .collect(),
+        left_out: 0,
     }
 }
 

@@ -47,6 +47,7 @@ pub fn header() -> Header {
             class: LockClass::Ilock,
             offset: -120,
         }],
+        left_out: 0,
     }
 }
 

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tracer::{
     attach::{Limits, Runs},
     mounts,
+    plan::Extent,
     record::{attach, resolve_plan},
     trace::{Mount, PlannedHook, Trace},
 };
@@ -128,15 +129,17 @@ pub fn run(arguments: &BenchFault) -> Result<()> {
     println!("traces    written to {}", bench.place());
 
     let mut peer = Peer::find(on.filesystem);
-    let (mut bare, mut ours, mut theirs) = (Kind::default(), Kind::default(), Kind::default());
+    let (mut bare, mut ours) = (Kind::default(), Kind::default());
+    let (mut light, mut theirs) = (Kind::default(), Kind::default());
     let mut hooks = Vec::new();
     let mut line = Line::new();
     for number in 1..=arguments.rounds {
         line.say(&format!("round {number} of {}", arguments.rounds), true);
         bare.rounds.push(Round::bare(bench.bare()?));
-        let (round, attached) = bench.faultline()?;
+        let (round, attached) = bench.faultline(&[])?;
         ours.rounds.push(round);
         hooks = attached;
+        light.rounds.push(bench.faultline(&["--light"])?.0);
         if let Ok(perf) = &peer {
             match bench.perf(perf) {
                 Ok(round) => theirs.rounds.push(round),
@@ -155,7 +158,7 @@ pub fn run(arguments: &BenchFault) -> Result<()> {
             println!("peer      no figure: {error:#}");
         }
     }
-    table(&bare, &ours, &theirs);
+    table(&bare, &ours, &light, &theirs);
     match programs {
         Ok(programs) => print_programs(&programs),
         Err(error) => println!("\nper hook: no figures: {error:#}"),
@@ -212,13 +215,14 @@ impl Bench {
         outcome("the fault loop", &mut self.command()?)
     }
 
-    fn faultline(&self) -> Result<(Round, Vec<PlannedHook>)> {
+    fn faultline(&self, options: &[&str]) -> Result<(Round, Vec<PlannedHook>)> {
         let output = self.scratch.path().join("faultline.flt");
         let inner = self.command()?;
         let mut command = Command::new(own_binary()?);
         command
             .args(["record", "-o"])
             .arg(&output)
+            .args(options)
             .arg("--mount")
             .arg(self.directory.path())
             .arg("--")
@@ -251,7 +255,7 @@ impl Bench {
     /// Runs the loop once more with the kernel timing every program.
     fn programs(&self) -> Result<Programs> {
         let mounts = std::slice::from_ref(&self.mount);
-        let plan = resolve_plan(mounts, None)?;
+        let plan = resolve_plan(mounts, Extent::Full, None)?;
         let mut session = attach(&plan, mounts, Limits::default())?;
         session
             .count_runs()
@@ -316,7 +320,7 @@ fn mechanisms(hooks: &[PlannedHook]) -> String {
     text
 }
 
-fn table(bare: &Kind, ours: &Kind, theirs: &Kind) {
+fn table(bare: &Kind, ours: &Kind, light: &Kind, theirs: &Kind) {
     println!(
         "\n{:18} {:>26} {:>26} {:>8} {:>8} {:>8} {:>7}",
         "", "ns a fault, by batch", "added ns, by round", "CPU ns", "events/", "bytes/", ""
@@ -327,11 +331,13 @@ fn table(bare: &Kind, ours: &Kind, theirs: &Kind) {
     );
     row("nothing attached", bare, None);
     row("faultline record", ours, Some(bare));
+    row("the same, --light", light, Some(bare));
     row("perf record", theirs, Some(bare));
     let stores = bare.total(|round| round.looped.stores) as f64;
     let faults = bare.total(|round| round.looped.faults) as f64;
     println!("the kernel counted {:.3} faults a store", faults / stores);
     compare(bare, ours, theirs);
+    compare_light(bare, ours, light);
 }
 
 fn row(name: &str, kind: &Kind, bare: Option<&Kind>) {
@@ -389,6 +395,19 @@ fn compare(bare: &Kind, ours: &Kind, theirs: &Kind) {
             "perf saw less, {peer_events:.2} of {own_events:.2} events a fault: this filesystem has \
              no tracepoints for the rest"
         );
+    }
+}
+
+fn compare_light(bare: &Kind, ours: &Kind, light: &Kind) {
+    for (clock, name) in [(Clock::Wall, "time"), (Clock::Cpu, "CPU time")] {
+        if let (Some(full), Some(light)) = (ours.added(bare, clock), light.added(bare, clock))
+            && full.median > 0.0
+        {
+            println!(
+                "light/full by {name}: {:.2} a fault",
+                light.median / full.median
+            );
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tracer::{
         Effect, Entry, FilesystemKind, GENERIC, Hook, Install, LockAction, LockClass, LockPlace,
         Mode, Side, Span, Target, Teardown, xfs,
     },
+    live::Item,
     trace::{Footer, Header, Inode, Mechanism, Mount, PlannedHook, Task, Writer},
     units::{Device, HookId, Ino, InodeAddress, Nanos, Pid, Tid},
 };
@@ -24,6 +25,7 @@ pub const DESCRIPTION: &str =
 const CPUS: usize = 2;
 /// Faults a CPU between two holes.
 const SLICE: u64 = 300;
+/// Bytes of each file of a trace.
 const FILE_SIZE: u64 = 1 << 30;
 const FILES: [u64; 2] = [0xffff_8881_0432_1000, 0xffff_8881_0432_14c0];
 const PUNCHER: u32 = 4100;
@@ -58,6 +60,8 @@ struct Rows {
     invalidate: u16,
     drain: u16,
     unmap: u16,
+    exit: u16,
+    evict: u16,
 }
 
 fn table() -> Vec<(Option<FilesystemKind>, &'static Hook)> {
@@ -126,6 +130,8 @@ impl Rows {
             invalidate: row(Effect::Invalidate(Span::BytesInclusive, Teardown::Both))?,
             drain: row(Effect::DrainDirect)?,
             unmap: row(Effect::ChangeExtents(Span::Blocks))?,
+            exit: row(Effect::TaskExit)?,
+            evict: row(Effect::Evict)?,
         })
     }
 }
@@ -179,6 +185,8 @@ impl Thread {
 struct Machine {
     random: Random,
     rows: Rows,
+    /// Bytes of each file.
+    size: u64,
 }
 
 impl Machine {
@@ -196,7 +204,7 @@ impl Machine {
 
     /// A whole fault; `held_off_until` is when the lock that it meets will be free.
     fn fault(&mut self, cpu: &mut Cpu, thread: &mut Thread, held_off_until: Option<u64>) {
-        let page = self.random.below(FILE_SIZE >> 12);
+        let page = self.random.below(self.size >> 12);
         let address = 0x7f12_3400_0000 + (page << 12);
         // Extents of 4 MiB, anywhere on the medium.
         let extent = (page >> 10).wrapping_mul(0x9e37_79b1) & 0xff;
@@ -208,7 +216,7 @@ impl Machine {
         let install = self.rows.installs[usize::from(write)];
         let flags = 0x254 | u64::from(write);
         cpu.time += 2_000 + self.random.below(3_000);
-        thread.push(cpu, enter, 1, [page, address, flags], FILE_SIZE);
+        thread.push(cpu, enter, 1, [page, address, flags], self.size);
         self.pass(cpu);
         if let Some(free) = held_off_until {
             thread.lock(cpu, wait, INVALIDATE);
@@ -226,18 +234,18 @@ impl Machine {
             thread.lock(cpu, exclusive[1], ILOCK);
             self.pass(cpu);
         }
-        thread.push(cpu, install, 1, [pfn, address, 0x100], FILE_SIZE);
+        thread.push(cpu, install, 1, [pfn, address, 0x100], self.size);
         self.pass(cpu);
         thread.lock(cpu, release, INVALIDATE);
         self.pass(cpu);
-        thread.push(cpu, leave, 0, [0x100, 0, 0], FILE_SIZE);
+        thread.push(cpu, leave, 0, [0x100, 0, 0], self.size);
     }
 
     /// Punches a hole; returns when the lock was taken and when it was free again.
     fn punch(&mut self, cpu: &mut Cpu, thread: &mut Thread) -> (u64, u64) {
         const LENGTH: u64 = 1 << 16;
         const PUNCH_HOLE: u64 = 0x03;
-        let offset = self.random.below(FILE_SIZE / LENGTH) * LENGTH;
+        let offset = self.random.below(self.size / LENGTH) * LENGTH;
         let [acquire, release] = self.rows.exclusive;
         let last = offset + LENGTH - 1;
         cpu.time += 2_000;
@@ -246,7 +254,7 @@ impl Machine {
             self.rows.punch[0],
             1,
             [offset, LENGTH, PUNCH_HOLE],
-            FILE_SIZE,
+            self.size,
         );
         for lock in [RWSEM, INVALIDATE] {
             self.pass(cpu);
@@ -254,11 +262,11 @@ impl Machine {
         }
         let taken = cpu.time;
         self.pass(cpu);
-        thread.push(cpu, self.rows.scan, 1, [offset, last, 0], FILE_SIZE);
+        thread.push(cpu, self.rows.scan, 1, [offset, last, 0], self.size);
         self.pass(cpu);
-        thread.push(cpu, self.rows.drain, 1, [0; 3], FILE_SIZE);
+        thread.push(cpu, self.rows.drain, 1, [0; 3], self.size);
         self.pass(cpu);
-        thread.push(cpu, self.rows.invalidate, 1, [offset, last, 0], FILE_SIZE);
+        thread.push(cpu, self.rows.invalidate, 1, [offset, last, 0], self.size);
         cpu.time += 5_000 + self.random.below(10_000);
         thread.lock(cpu, acquire, ILOCK);
         self.pass(cpu);
@@ -267,7 +275,7 @@ impl Machine {
             self.rows.unmap,
             1,
             [offset >> 12, LENGTH >> 12, 0],
-            FILE_SIZE,
+            self.size,
         );
         cpu.time += 5_000 + self.random.below(10_000);
         thread.lock(cpu, release, ILOCK);
@@ -277,71 +285,173 @@ impl Machine {
         self.pass(cpu);
         thread.lock(cpu, release, RWSEM);
         self.pass(cpu);
-        thread.push(cpu, self.rows.punch[1], 0, [0, 0, 0], FILE_SIZE);
+        thread.push(cpu, self.rows.punch[1], 0, [0, 0, 0], self.size);
         (taken, free)
+    }
+}
+
+/// The run, as far as it is made up.
+pub struct Synthetic {
+    header: Header,
+    machine: Machine,
+    cpus: [Cpu; CPUS],
+    threads: [[Thread; 2]; CPUS],
+    puncher: Thread,
+    /// Addresses and numbers of the files.
+    files: [(u64, u64); FILES.len()],
+    rounds: u64,
+}
+
+impl Synthetic {
+    /// A run that has just begun, on files of `size` bytes, a power of two of at least 64 KiB.
+    pub fn new(size: u64) -> Result<Self> {
+        let header = header();
+        let machine = Machine {
+            random: Random(1),
+            rows: Rows::find(&header.hooks)?,
+            size,
+        };
+        let start = header.started.0 + 1_000;
+        let mut cpus: [Cpu; CPUS] = std::array::from_fn(|index| Cpu {
+            time: start + index as u64,
+            events: Vec::new(),
+        });
+        let mut threads: [[Thread; 2]; CPUS] = std::array::from_fn(|cpu| {
+            std::array::from_fn(|index| Thread::new(4000 + (cpu * 2 + index) as u32, FILES[index]))
+        });
+        let mut puncher = Thread::new(PUNCHER, FILES[0]);
+        let faulters = threads
+            .iter_mut()
+            .enumerate()
+            .flat_map(|(cpu, two)| two.iter_mut().map(move |thread| (cpu, thread)));
+        for (cpu, thread) in faulters.chain([(0, &mut puncher)]) {
+            thread.push(&mut cpus[cpu], HOOK_TASK, 0, [0; 3], 0);
+        }
+        for (index, thread) in threads[0].iter_mut().enumerate() {
+            thread.inode = FILES[index];
+            thread.push(&mut cpus[0], HOOK_INODE, 0, [0; 3], 0);
+        }
+        Ok(Self {
+            header,
+            machine,
+            cpus,
+            threads,
+            puncher,
+            files: std::array::from_fn(|index| (FILES[index], index as u64)),
+            rounds: 0,
+        })
+    }
+
+    /// What it is a run of.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Its files.
+    pub fn inodes(&self) -> Vec<Inode> {
+        let since = self.header.started.0;
+        let files = self.files.iter();
+        files
+            .map(|&(address, number)| inode(address, number, since))
+            .collect()
+    }
+
+    /// Its tasks.
+    pub fn tasks(&self) -> Vec<Task> {
+        let faulters = self.threads.iter().flatten();
+        faulters
+            .chain([&self.puncher])
+            .map(|thread| task(thread.tid))
+            .collect()
+    }
+
+    /// Goes on by a hole and the faults around it; gives each CPU's events.
+    pub fn round(&mut self, mut take: impl FnMut(u32, &[Event]) -> Result<()>) -> Result<()> {
+        for (cpu, threads) in self.cpus.iter_mut().zip(&mut self.threads) {
+            for _ in 0..SLICE {
+                let thread = &mut threads[self.machine.random.below(2) as usize];
+                self.machine.fault(cpu, thread, None);
+            }
+        }
+        let together = self.now();
+        let [first, second] = &mut self.cpus;
+        first.time = together;
+        let file = self.machine.random.below(2) as usize;
+        self.puncher.inode = self.files[file].0;
+        let (taken, free) = self.machine.punch(first, &mut self.puncher);
+        // So that its entry, up to 5 us later, comes after the lock was taken.
+        second.time = taken;
+        self.machine
+            .fault(second, &mut self.threads[1][file], Some(free));
+        for (index, cpu) in self.cpus.iter_mut().enumerate() {
+            take(index as u32, &cpu.events)?;
+            cpu.events.clear();
+        }
+        Ok(())
+    }
+
+    /// One thread ends and another begins; now and then a file goes out of memory and another comes. Tells
+    /// who came; the events are the next round's first.
+    pub fn turn_over(&mut self, take: &mut impl FnMut(Item<'_>)) {
+        /// A file lives for as many turns.
+        const LIFE: u64 = 2;
+        self.rounds += 1;
+        let together = self.now();
+        let cpu = &mut self.cpus[0];
+        cpu.time = together + 1_000;
+        let slot = (self.rounds % 2) as usize;
+        let tid = PUNCHER + self.rounds as u32;
+        let mut old = std::mem::replace(
+            &mut self.threads[0][slot],
+            Thread::new(tid, self.files[slot].0),
+        );
+        if self.rounds.is_multiple_of(LIFE) {
+            let (address, number) = &mut self.files[slot];
+            old.inode = *address;
+            old.push(cpu, self.machine.rows.evict, 0, [0; 3], self.machine.size);
+            cpu.time += 1_000;
+            *address += 0x1000;
+            *number += FILES.len() as u64;
+            for threads in &mut self.threads {
+                threads[slot].inode = *address;
+            }
+            take(Item::Inode(inode(*address, *number, cpu.time)));
+        }
+        old.push(cpu, self.machine.rows.exit, 0, [0; 3], 0);
+        cpu.time += 1_000;
+        let new = &mut self.threads[0][slot];
+        take(Item::Task(task(tid)));
+        new.push(cpu, HOOK_TASK, 0, [0; 3], 0);
+        if self.rounds.is_multiple_of(LIFE) {
+            new.push(cpu, HOOK_INODE, 0, [0; 3], 0);
+        }
+        let now = cpu.time;
+        self.cpus[1].time = now;
+    }
+
+    fn now(&self) -> u64 {
+        let times = self.cpus.iter().map(|cpu| cpu.time);
+        times.max().unwrap_or_default()
     }
 }
 
 /// Writes a trace of at least `events` events.
 pub fn write(path: &Path, events: u64) -> Result<()> {
-    let header = header();
-    let mut machine = Machine {
-        random: Random(1),
-        rows: Rows::find(&header.hooks)?,
-    };
-    let start = header.started.0 + 1_000;
-    let mut writer = Writer::create(path, &header)?;
-    let mut cpus: [Cpu; CPUS] = std::array::from_fn(|index| Cpu {
-        time: start + index as u64,
-        events: Vec::new(),
-    });
-    let mut threads: [[Thread; 2]; CPUS] = std::array::from_fn(|cpu| {
-        std::array::from_fn(|index| Thread::new(4000 + (cpu * 2 + index) as u32, FILES[index]))
-    });
-    let mut puncher = Thread::new(PUNCHER, FILES[0]);
-
-    for (index, address) in FILES.into_iter().enumerate() {
-        writer.inodes(&[inode(address, index as u64, start)]);
+    let mut run = Synthetic::new(FILE_SIZE)?;
+    let mut writer = Writer::create(path, run.header())?;
+    writer.inodes(&run.inodes());
+    for task in run.tasks() {
+        writer.tasks(&[task]);
     }
-    let faulters = threads
-        .iter_mut()
-        .enumerate()
-        .flat_map(|(cpu, two)| two.iter_mut().map(move |thread| (cpu, thread)));
-    for (cpu, thread) in faulters.chain([(0, &mut puncher)]) {
-        writer.tasks(&[task(thread.tid)]);
-        thread.push(&mut cpus[cpu], HOOK_TASK, 0, [0; 3], 0);
-    }
-    for (index, thread) in threads[0].iter_mut().enumerate() {
-        thread.inode = FILES[index];
-        thread.push(&mut cpus[0], HOOK_INODE, 0, [0; 3], 0);
-    }
-
     let mut written = 0;
     while written < events {
-        for (cpu, threads) in cpus.iter_mut().zip(&mut threads) {
-            for _ in 0..SLICE {
-                let thread = &mut threads[machine.random.below(2) as usize];
-                machine.fault(cpu, thread, None);
-            }
-        }
-        let together = cpus.iter().map(|cpu| cpu.time).max().unwrap_or_default();
-        let [first, second] = &mut cpus;
-        first.time = together;
-        let file = machine.random.below(2) as usize;
-        puncher.inode = FILES[file];
-        let (taken, free) = machine.punch(first, &mut puncher);
-        // So that its entry, up to 5 us later, comes after the lock was taken.
-        second.time = taken;
-        machine.fault(second, &mut threads[1][file], Some(free));
-        for (index, cpu) in cpus.iter_mut().enumerate() {
-            written += cpu.events.len() as u64;
-            writer.events(index as u32, &cpu.events)?;
-            cpu.events.clear();
-        }
+        run.round(|cpu, events| {
+            written += events.len() as u64;
+            Ok(writer.events(cpu, events)?)
+        })?;
     }
-    let ended = cpus.iter().map(|cpu| cpu.time).max().unwrap_or_default();
     writer.finish(&Footer {
-        ended: Nanos(ended),
+        ended: Nanos(run.now()),
         command_status: None,
         runs: Vec::new(),
     })?;
@@ -376,6 +486,7 @@ fn header() -> Header {
             place(LockClass::InvalidateLock, INVALIDATE),
             place(LockClass::Ilock, ILOCK),
         ],
+        left_out: 0,
     }
 }
 
