@@ -1,6 +1,6 @@
-//! Direct I/O with its buffer in a mapping, cold, of the same or another file, against changes of
-//! both: the I/O holds the inode's lock while it faults its buffer in. It is done by the caller, by
-//! AIO or by io_uring.
+//! Direct and buffered I/O with its buffer in a mapping, cold, of the same or another file, against
+//! changes of both: the I/O holds the inode's lock while it faults its buffer in. It is done by the
+//! caller, by AIO or by io_uring.
 
 use std::fs::File;
 use std::io;
@@ -22,7 +22,7 @@ use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "dio-vs-mmap",
-    summary: "direct reads and writes from and to cold mappings while extents change",
+    summary: "direct and buffered I/O from and to cold mappings while extents change",
     needs: Needs::Any,
     cast,
 };
@@ -54,7 +54,13 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         // By pread(2) and pwrite(2), or by one of the engines.
         let which = run.rng().below(1 + engines.len() as u32) as usize;
         let engine = which.checked_sub(1).and_then(|n| engines.get_mut(n));
-        move_pages(run, (file, direct), memory, way, engine)
+        let through = match (run.rng().one_in(4), way) {
+            (true, Way::Read) => (&*file.file, Operation::Read),
+            (true, Way::Write) => (&*file.file, Operation::Write),
+            (false, Way::Read) => (direct, Operation::DirectRead),
+            (false, Way::Write) => (direct, Operation::DirectWrite),
+        };
+        move_pages(run, (file, through), memory, way, engine)
     };
     let changes = move |run: &mut Run| {
         let target = [&one, &two][run.rng().below(2) as usize];
@@ -94,7 +100,7 @@ fn change(
 /// changes of others are not.
 fn move_pages(
     run: &mut Run,
-    (file, direct): (&Arc<Target>, &File),
+    (file, (through, operation)): (&Arc<Target>, (&File, Operation)),
     memory: &Arc<Target>,
     way: Way,
     mut engine: Option<&mut Box<dyn Engine>>,
@@ -123,13 +129,9 @@ fn move_pages(
     let mapping = run.mapping(memory);
     let forgotten = mapping.forget(buffer);
     forgotten.map_err(|source| Error::call("madvise", source))?;
-    let operation = match way {
-        Way::Read => Operation::DirectRead,
-        Way::Write => Operation::DirectWrite,
-    };
     run.apply(operation, file, range, || {
         let done = match &mut engine {
-            None => transfer(direct, way, range.offset(), mapping, buffer),
+            None => transfer(through, way, range.offset(), mapping, buffer),
             Some(engine) => {
                 let request = Request {
                     way,
@@ -137,7 +139,7 @@ fn move_pages(
                     buffer: mapping.buffer(buffer),
                     bytes: buffer.bytes() as usize,
                 };
-                carry(&mut ***engine, direct, request)
+                carry(&mut ***engine, through, request)
             }
         };
         match done {

@@ -55,6 +55,8 @@ operations! {
     Write = "write",
     /// write(2) beyond EOF.
     Append = "write(extending)",
+    /// read(2) into a mapping.
+    Read = "read",
     /// read(2) with O_DIRECT.
     DirectRead = "direct-read",
     /// write(2) with O_DIRECT.
