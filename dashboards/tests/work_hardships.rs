@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io::{BufRead as _, BufReader},
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -359,6 +360,52 @@ fn a_filesystem_is_thawed_whoever_is_killed() {
         // It would wait for ever.
         fs::write(mount.path().join("thawed"), "yes").unwrap();
     }
+}
+
+nix::ioctl_readwrite! {
+    /// FIFREEZE of linux/fs.h.
+    freeze, b'X', 119, i32
+}
+nix::ioctl_readwrite! {
+    /// FITHAW of linux/fs.h.
+    thaw, b'X', 120, i32
+}
+
+/// A filesystem that is frozen until this is dropped.
+struct Frozen(File);
+
+impl Frozen {
+    fn new(directory: &Path) -> Self {
+        let root = File::open(directory).unwrap();
+        // SAFETY: the argument is not used.
+        unsafe { freeze(root.as_raw_fd(), &mut 0) }.unwrap();
+        Self(root)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // SAFETY: the argument is not used.
+        unsafe { thaw(self.0.as_raw_fd(), &mut 0) }.unwrap();
+    }
+}
+
+#[test]
+fn threads_that_stay_in_the_kernel_are_told_of() {
+    let mount = Mount::new("xfs");
+    let mut child = mount.started(&["punch-vs-fault", "--time", "2s"]);
+    let frozen = Frozen::new(&mount.path());
+    let mut told = String::new();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    while errors.read_line(&mut told).unwrap() > 0 && !told.contains("did not come back") {}
+    assert!(told.contains("did not come back within 10 s"), "{told}");
+    drop(frozen);
+    let status = ended(child).status;
+    assert_eq!(status.code(), Some(2));
+    let output = mount.work(&["punch-vs-fault", "--ops", "50"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    mount.leaves_nothing();
 }
 
 #[test]
