@@ -573,7 +573,7 @@ pub fn runs_on(
     let made_with = |feature| mkfs.is_some_and(|mkfs| mkfs.contains(feature));
     scenario.needs.met(filesystem.module(), dax)
         && match scenario.needs {
-            Needs::Reflink => made_with("reflink=1"),
+            Needs::Reflink | Needs::ReflinkPageCache => made_with("reflink=1"),
             Needs::Exchange => made_with("exchange=1"),
             _ => true,
         }

@@ -95,7 +95,7 @@ pub enum Error {
     /// The run was told to stop, and its threads did not come back from the kernel.
     #[error(
         "{threads} threads did not come back within {seconds} s after the end, the last operation being {operation}: \
-         they are blocked in the kernel, or fault without end; {} is left", path.display()
+         they are blocked in the kernel, or fault without end; {} is left{found}", path.display()
     )]
     Stuck {
         /// How many, the actors included.
@@ -106,6 +106,8 @@ pub enum Error {
         operation: &'static str,
         /// The working directory, which cannot be removed.
         path: PathBuf,
+        /// Wrong data that was read before.
+        found: String,
     },
     /// A worker process met an error.
     #[error("a worker process ended the run: {why}")]

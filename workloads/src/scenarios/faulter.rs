@@ -306,6 +306,7 @@ pub fn rule(wrong: Wrong) -> &'static str {
         Wrong::Resurrected => "a completed operation had discarded it",
         Wrong::Lost => "a completed store must be seen and nothing changed the page since",
         Wrong::Torn => "the block was written as a whole",
+        Wrong::Failed => "its arguments are right",
         Wrong::Bus => "the page lies within the file and space is left",
     }
 }

@@ -77,6 +77,8 @@ pub enum Wrong {
     Torn,
     /// SIGBUS within the file, with space left and no truncation in flight.
     Bus,
+    /// An operation that cannot fail did, half done for all one knows.
+    Failed,
 }
 
 impl Wrong {
@@ -90,6 +92,7 @@ impl Wrong {
             Self::Lost => "lost store",
             Self::Torn => "torn block",
             Self::Bus => "SIGBUS",
+            Self::Failed => "failed operation",
         }
     }
 }

@@ -478,6 +478,7 @@ pub fn run(
                 seconds: GRACE.as_secs(),
                 operation: stage.last_operation(),
                 path: sandbox.path().into(),
+                found: stage.violations_told(),
             });
         }
     }

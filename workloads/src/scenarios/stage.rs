@@ -224,6 +224,11 @@ impl Stage {
         Operation::ALL[usize::from(self.doing.load(Ordering::Relaxed))].name()
     }
 
+    /// Whether an operation of that kind has completed.
+    pub fn has_done(&self, operation: Operation) -> bool {
+        self.done[operation as usize].load(Ordering::Relaxed) > 0
+    }
+
     /// Operations completed, of all kinds.
     pub fn operations(&self) -> u64 {
         self.done
@@ -300,7 +305,7 @@ impl Stage {
         }
         let opened = target.ledger.open(what.word);
         let found = match opened {
-            _ if what.wrong == Wrong::Bus => String::new(),
+            _ if matches!(what.wrong, Wrong::Bus | Wrong::Failed) => String::new(),
             Content::Zero => "zero, ".into(),
             Content::Garbage(word) => format!("{word:#018x}, which this run never wrote, "),
             Content::Stamp(stamp) => format!(
@@ -387,6 +392,18 @@ impl Stage {
     /// How many violations there were.
     pub fn violation_count(&self) -> u64 {
         self.violation_count.load(Ordering::Relaxed)
+    }
+
+    /// How many there were and what the first was, as the end of a sentence; empty if none was.
+    pub fn violations_told(&self) -> String {
+        match lock(&self.violations).first() {
+            None => String::new(),
+            Some(first) => format!(
+                "; before that, wrong data {} times, first: {}",
+                self.violation_count(),
+                first.detail
+            ),
+        }
     }
 
     /// The first of them.
