@@ -5,9 +5,20 @@ use std::time::Duration;
 use crossterm::event::{
     Event, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
-use dashboards::tui::{Feed, FileFeed, Model, Outcome, Palette, State, View, draw};
-use ratatui::{Terminal, backend::TestBackend};
-use tracer::trace::Trace;
+use dashboards::tui::{
+    Feed, FileFeed, Model, Outcome, Palette, Position, State, Transport, View, draw,
+};
+use ratatui::{
+    Terminal,
+    backend::TestBackend,
+    style::{Color, Modifier},
+};
+use tracer::{
+    hooks::{Effect, Entry, FilesystemKind, LockAction, LockClass, LockPlace, Mode},
+    trace::{Header, Inode, PlannedHook, Task, Trace},
+    units::{Ino, InodeAddress, Pid, Tid},
+};
+use tracer_ebpf::Head;
 
 const BROKEN: &str = "tests/traces/xfs-punch-unlocked.flt";
 const SIZES: [(u16, u16); 4] = [(80, 24), (120, 40), (200, 50), (250, 60)];
@@ -238,4 +249,159 @@ fn filters_tabs_and_help() {
     session.input(&click(tab.x + 1, tab.y));
     assert_eq!(session.state.view, view);
     assert_eq!(session.key(KeyCode::Char('q')), Outcome::Quit);
+}
+
+#[test]
+fn a_time_that_is_typed() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    let span = |session: &Session<'_>| {
+        let position = session.feed.position().unwrap();
+        (position.from.0, position.at.0, position.to.0)
+    };
+    session.keys("t1.5");
+    assert!(session.plain().contains("go to 1.5"));
+    session.key(KeyCode::Enter);
+    let (from, at, to) = span(&session);
+    assert_eq!(at, from + 1_500_000_000);
+    session.keys("t40%");
+    session.key(KeyCode::Enter);
+    let share = (span(&session).1 - from) as f64 / (to - from) as f64;
+    assert!((share - 0.4).abs() < 1e-6, "{share}");
+    session.keys(&format!("t{}s", (from + 2_000_000_000) as f64 / 1e9));
+    session.key(KeyCode::Enter);
+    assert!(span(&session).1.abs_diff(from + 2_000_000_000) < 1000);
+    session.keys("tsoon");
+    session.key(KeyCode::Enter);
+    assert!(span(&session).1.abs_diff(from + 2_000_000_000) < 1000);
+    session.keys("t9");
+    session.key(KeyCode::Esc);
+    assert!(!session.plain().contains("go to"));
+}
+
+/// A run that goes on in the present.
+struct Present;
+
+impl Feed for Present {
+    fn advance(&mut self, _: &mut Model, _: Duration) -> anyhow::Result<Duration> {
+        Ok(Duration::ZERO)
+    }
+    fn position(&self) -> Option<Position> {
+        None
+    }
+    fn transport(&mut self, _: &mut Model, _: Transport) {}
+}
+
+/// What two tasks do that take each other's lock: one punches under `i_rwsem` and wants the invalidate lock, which
+/// a fault holds that wants `i_rwsem`.
+fn embraced(header: &Header) -> Model {
+    let hook = |effect: Effect| {
+        let of = |hook: &&PlannedHook| hook.effect == effect && hook.attached.is_ok();
+        header.hooks.iter().find(of).unwrap().id.0
+    };
+    let place = |class: LockClass| {
+        let of =
+            |place: &&LockPlace| (place.filesystem, place.class) == (FilesystemKind::Xfs, class);
+        header.locks.iter().find(of).unwrap().offset as u64
+    };
+    let (rwsem, invalidate) = (place(LockClass::IRwsem), place(LockClass::InvalidateLock));
+    const FILE: u64 = 0xffff_8881_0432_1000;
+    // include/trace/events/lock.h: LCB_F_WRITE
+    const WRITE: u64 = 1 << 2;
+    let lock = |action| hook(Effect::Lock(action));
+    let punch = [
+        (hook(Effect::Enter(Entry::Fallocate)), [0, 4096, 3]),
+        (
+            lock(LockAction::Acquire(Mode::Excl)),
+            [rwsem, FILE + rwsem, 0],
+        ),
+        (
+            lock(LockAction::Wait),
+            [invalidate, FILE + invalidate, WRITE],
+        ),
+    ];
+    let fault = [
+        (hook(Effect::Enter(Entry::Fault)), [0, 0x7000_0000, 0x254]),
+        (
+            lock(LockAction::Acquire(Mode::Shared)),
+            [invalidate, FILE + invalidate, 0],
+        ),
+        (lock(LockAction::Wait), [rwsem, FILE + rwsem, WRITE]),
+    ];
+    let mut model = Model::new(header);
+    let device = header.mounts[0].device;
+    model.story.inode(&Inode {
+        since: header.started,
+        address: InodeAddress(FILE),
+        ino: Ino(131),
+        generation: 1,
+        device,
+        block_bits: 12,
+        dax: true,
+        path: "file".to_owned(),
+    });
+    let mut time = header.started.0;
+    for (tid, name, steps) in [(7, "puncher", punch), (8, "faulter", fault)] {
+        model.story.task(&Task {
+            tid: Tid(tid),
+            pid: Pid(tid),
+            name: name.to_owned(),
+        });
+        for (seq, (hook, [a, b, c])) in steps.into_iter().enumerate() {
+            time += 1000;
+            let head = Head {
+                time,
+                task: tid,
+                seq: seq as u32,
+                hook,
+                depth: 1,
+                flags: 0,
+                stack: -1,
+            };
+            let event = tracer_ebpf::Event {
+                head,
+                inode: FILE,
+                a,
+                b,
+                c,
+                size: 1 << 20,
+            };
+            model.event(0, &event);
+        }
+    }
+    model.refresh_now();
+    model
+}
+
+#[test]
+fn tasks_that_wait_for_each_other_are_red() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut model = embraced(trace.header());
+    let mut state = State::default();
+    let four = Event::Key(KeyEvent::new(KeyCode::Char('4'), KeyModifiers::NONE));
+    state.input(&four, &mut model, &mut Present);
+    for (colour, palette) in [(true, Palette::new(true)), (false, Palette::new(false))] {
+        let mut terminal = Terminal::new(TestBackend::new(120, 24)).unwrap();
+        terminal
+            .draw(|frame| draw(frame, &model, &mut state, None, palette))
+            .unwrap();
+        let screen = terminal.backend().to_string();
+        assert!(screen.contains("2 tasks in a cycle: DEADLOCK"), "{screen}");
+        let rows: Vec<u16> = (0u16..)
+            .zip(screen.lines())
+            .filter(|(_, line)| line.contains("CYCLE"))
+            .map(|(row, _)| row)
+            .collect();
+        assert_eq!(rows.len(), 2, "{screen}");
+        for row in rows {
+            let cell = &terminal.backend().buffer()[(4, row)];
+            if colour {
+                assert_eq!(cell.fg, Color::Rgb(213, 94, 0));
+            }
+            assert!(cell.modifier.contains(Modifier::BOLD));
+        }
+        if !colour {
+            insta::assert_snapshot!("waiting-for-each-other", screen);
+        }
+    }
 }

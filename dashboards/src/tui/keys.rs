@@ -49,6 +49,8 @@ pub enum Action {
     Follow,
     /// To the selected finding's moment.
     Jump,
+    /// Begin to type a time to go to.
+    GoTo,
     /// A story's own affairs.
     Transport(Transport),
 }
@@ -283,6 +285,13 @@ pub const BINDINGS: &[Binding] = &[
         Scope::Recorded,
         "",
         "",
+    ),
+    bind(
+        &[Char('t')],
+        Action::GoTo,
+        Scope::Recorded,
+        "t",
+        "type a time to go to: 3.5 from the beginning, 75.4s by the clock, 40%",
     ),
     bind(
         &[Char('}')],

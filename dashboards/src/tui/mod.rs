@@ -11,6 +11,6 @@ mod views;
 pub use feed::{Feed, FileFeed, Position, RingFeed, Transport};
 pub use model::{Model, REFRESH};
 pub use palette::Palette;
-pub use state::{Outcome, State, View};
+pub use state::{Outcome, State, Typing, View};
 pub use terminal::{FRAME, require as require_terminal, run};
 pub use views::draw;

@@ -8,7 +8,7 @@ use tracer::{
 };
 
 use super::{
-    Feed, Model, Transport,
+    Feed, Model, Position, Transport,
     keys::{self, Action},
 };
 use crate::cli::SortBy;
@@ -110,6 +110,36 @@ pub struct Places {
     pub files: Vec<InodeIndex>,
 }
 
+/// Something that is being typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Typing {
+    /// The filter of the view on top.
+    Filter,
+    /// A time to go to.
+    Time(String),
+}
+
+/// The moment that a time stands for: seconds since the beginning (`3.5`), the clock's seconds as the views
+/// show them (`75.4s`), or a share of the whole (`40%`).
+fn moment(text: &str, position: &Position) -> Option<Nanos> {
+    let text = text.trim();
+    let nanos = |seconds: &str| {
+        let seconds: f64 = seconds.trim().parse().ok()?;
+        (seconds >= 0.0).then_some((seconds * 1e9) as u64)
+    };
+    if let Some(share) = text.strip_suffix('%') {
+        let span = (position.to.0 - position.from.0) as f64;
+        let share: f64 = share.trim().parse().ok()?;
+        return Some(Nanos(
+            position.from.0 + (span * share / 100.0).max(0.0) as u64,
+        ));
+    }
+    match text.strip_suffix('s') {
+        Some(clock) => Some(Nanos(nanos(clock)?)),
+        None => Some(Nanos(position.from.0.saturating_add(nanos(text)?))),
+    }
+}
+
 /// What is looked at.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -119,8 +149,8 @@ pub struct State {
     pub selected: [usize; View::ALL.len()],
     /// What each view's list is filtered by.
     pub filters: [String; View::ALL.len()],
-    /// A filter is being typed.
-    pub typing: bool,
+    /// What is being typed, if anything.
+    pub typing: Option<Typing>,
     /// The help is open.
     pub help: bool,
     /// The order of locks.
@@ -139,7 +169,7 @@ impl Default for State {
             view: View::default(),
             selected: [0; View::ALL.len()],
             filters: Default::default(),
-            typing: false,
+            typing: None,
             help: false,
             sort: SortBy::default(),
             group: Group::default(),
@@ -181,8 +211,8 @@ impl State {
     pub fn input(&mut self, event: &Event, model: &mut Model, feed: &mut dyn Feed) -> Outcome {
         match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => {
-                if self.typing {
-                    return self.type_in(key.code);
+                if self.typing.is_some() {
+                    return self.type_in(key.code, model, feed);
                 }
                 match keys::action(*key, self.view, feed.position().is_some()) {
                     Some(action) => self.act(action, model, feed),
@@ -223,21 +253,32 @@ impl State {
         }
     }
 
-    fn type_in(&mut self, key: KeyCode) -> Outcome {
-        let filter = &mut self.filters[self.view as usize];
-        match key {
-            KeyCode::Char(character) => filter.push(character),
-            KeyCode::Backspace => {
-                filter.pop();
+    fn type_in(&mut self, key: KeyCode, model: &mut Model, feed: &mut dyn Feed) -> Outcome {
+        let text = match &mut self.typing {
+            Some(Typing::Time(text)) => text,
+            _ => {
+                self.selected[self.view as usize] = 0;
+                &mut self.filters[self.view as usize]
             }
-            KeyCode::Enter => self.typing = false,
+        };
+        match key {
+            KeyCode::Char(character) => text.push(character),
+            KeyCode::Backspace => {
+                text.pop();
+            }
+            KeyCode::Enter => {
+                if let Some(Typing::Time(text)) = self.typing.take()
+                    && let Some(to) = feed.position().and_then(|at| moment(&text, &at))
+                {
+                    return self.act(Action::Transport(Transport::Seek(to)), model, feed);
+                }
+            }
             KeyCode::Esc => {
-                filter.clear();
-                self.typing = false;
+                text.clear();
+                self.typing = None;
             }
             _ => return Outcome::Nothing,
         }
-        self.selected[self.view as usize] = 0;
         Outcome::Redraw
     }
 
@@ -256,7 +297,8 @@ impl State {
             Action::Up(rows) => self.select(self.row().saturating_sub(rows)),
             Action::First => self.select(0),
             Action::Last => self.select(usize::MAX),
-            Action::Filter => self.typing = true,
+            Action::Filter => self.typing = Some(Typing::Filter),
+            Action::GoTo => self.typing = Some(Typing::Time(String::new())),
             Action::Escape => {
                 self.help = false;
                 self.filters[self.view as usize].clear();

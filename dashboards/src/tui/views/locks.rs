@@ -20,7 +20,7 @@ use crate::{
 type Column = (&'static str, fn(&LockFigures) -> String);
 
 /// Columns from the most to the least telling, so that a narrow screen loses the least.
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 15] = [
     ("taken", |f| f.acquisitions().to_string()),
     ("waits", |f| f.waits.to_string()),
     ("wait avg", |f| time(f.wait.mean_ns())),
@@ -32,6 +32,10 @@ const COLUMNS: [Column; 11] = [
     ("hold max", |f| time(f.hold.max_ns)),
     ("shared", |f| f.shared.to_string()),
     ("excl", |f| f.exclusive.to_string()),
+    ("wait p50", |f| time(f.wait.p50_ns)),
+    ("p90", |f| time(f.wait.p90_ns)),
+    ("hold p50", |f| time(f.hold.p50_ns)),
+    ("p90", |f| time(f.hold.p90_ns)),
 ];
 const WIDTH: i32 = -9;
 

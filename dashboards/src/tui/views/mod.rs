@@ -17,7 +17,7 @@ use ratatui::{
 };
 use tracer::judge::text::duration;
 
-use super::{Model, Palette, Position, State, View, palette::Role, state::Places};
+use super::{Model, Palette, Position, State, Typing, View, palette::Role, state::Places};
 
 pub use findings::visible as visible_findings;
 
@@ -122,10 +122,14 @@ fn draw_bottom(
     state: &mut State,
     position: Option<&Position>,
 ) {
-    if state.typing {
+    if let Some(typing) = &state.typing {
+        let (sign, text) = match typing {
+            Typing::Filter => ("/", state.filter()),
+            Typing::Time(text) => ("go to ", text.as_str()),
+        };
         let line = Line::from(vec![
-            canvas.styled("/", Role::Accent),
-            Span::raw(state.filter().to_owned()),
+            canvas.styled(sign, Role::Accent),
+            Span::raw(text.to_owned()),
             canvas.styled(" ", Role::Selected),
         ]);
         frame.render_widget(line, area);
