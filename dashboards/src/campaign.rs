@@ -35,7 +35,8 @@ pub enum Extent {
 }
 
 impl Extent {
-    fn arguments(self) -> [String; 2] {
+    /// As `faultline work` takes it.
+    pub fn arguments(self) -> [String; 2] {
         match self {
             Self::Time(time) => ["--time".to_owned(), format!("{}ms", time.as_millis())],
             Self::Operations(count) => ["--ops".to_owned(), count.to_string()],
@@ -406,28 +407,30 @@ fn complaint(vm: &VmOutcome, command: &CommandOutcome) -> Option<Complaint> {
         let file = vm.result_dir.join(format!("{}.{stream}", command.name));
         fs::read_to_string(file).unwrap_or_default()
     };
-    let stderr = read("stderr");
-    let last = stderr.lines().last().unwrap_or("no message");
+    let (out, err) = (read("stdout"), read("stderr"));
+    Some(failure(&command.name, command.status, &out, &err))
+}
+
+/// What a recorder that failed, or whose workload did, had to say.
+pub fn failure(name: &str, status: Option<i32>, out: &str, err: &str) -> Complaint {
+    let last = err.lines().last().unwrap_or("no message");
     if last.ends_with(WORKLOAD_SAW_WRONG_DATA) {
-        let out = read("stdout");
         let seen: Vec<&str> = out
             .lines()
             .skip_while(|line| !line.trim_end().ends_with("violations"))
             .map(str::trim)
             .take(4)
             .collect();
-        return Some(Complaint::new(
+        return Complaint::new(
             Trouble::WrongData,
             format!("the workload read wrong data: {}", seen.join("; ")),
-        ));
+        );
     }
-    let status = command
-        .status
-        .map_or("a signal".to_owned(), |status| format!("status {status}"));
-    Some(Complaint::new(
+    let status = status.map_or("a signal".to_owned(), |status| format!("status {status}"));
+    Complaint::new(
         Trouble::Command,
-        format!("{} ended with {status}: {last}", command.name),
-    ))
+        format!("{name} ended with {status}: {last}"),
+    )
 }
 
 /// How the recorder tells that `faultline work` ended with its status for violations.

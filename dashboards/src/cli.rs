@@ -491,8 +491,18 @@ pub struct Selftest {
 pub struct Ci {
     /// What to test: a patch to fs/xfs or fs/ext4, the source of one of them, a built kernel tree,
     /// image:IMAGE,MODULES, installed:RELEASE, or a series or release of Debian's (6.12, 7, 6.12.95)
-    #[arg(value_name = "SUBJECT")]
-    pub subject: Subject,
+    #[arg(value_name = "SUBJECT", required_unless_present = "inside")]
+    pub subject: Option<Subject>,
+    /// Judge the running kernel, on this machine: for a VM that was booted already, as by vng. Needs root
+    #[arg(long, conflicts_with_all = ["subject", "baseline", "kernel"])]
+    pub inside: bool,
+    /// With --inside, work on this mount; default: every XFS and ext4 mounted with DAX
+    #[arg(long, value_name = "PATH", requires = "inside")]
+    pub mount: Vec<PathBuf>,
+    /// With --inside, run `check` of xfstests built in DIR instead, with the arguments after --; the mounts are
+    /// TEST_DIR and SCRATCH_MNT, both mounted
+    #[arg(long, value_name = "DIR", requires = "inside")]
+    pub xfstests: Option<PathBuf>,
     /// Compare with this: only what is new counts
     #[arg(long, value_name = "SUBJECT")]
     pub baseline: Option<Subject>,
@@ -526,6 +536,9 @@ pub struct Ci {
     /// Where results go: junit.xml, faultline.sarif, summary.md, summary.json, traces; emptied first
     #[arg(short, long, value_name = "DIR", default_value = "faultline-ci")]
     pub output: PathBuf,
+    /// Arguments of xfstests' `check`
+    #[arg(last = true, value_name = "ARGUMENTS", requires = "xfstests")]
+    pub arguments: Vec<OsString>,
 }
 
 /// Arguments of `merge`.

@@ -84,6 +84,20 @@ pub struct Found {
 }
 
 impl Found {
+    /// One that no rule made.
+    pub fn plain(kind: &str, filesystem: &str, target: &str, sentence: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            strength: "proven".to_owned(),
+            filesystem: filesystem.to_owned(),
+            operation: String::new(),
+            lock: String::new(),
+            target: target.to_owned(),
+            sentence: sentence.to_owned(),
+            report: Value::Null,
+        }
+    }
+
     /// What makes it the same as one of another run (docs/report.md, "A finding is new").
     pub fn key(&self) -> [&str; 5] {
         [
@@ -146,6 +160,9 @@ pub struct Cell {
     pub seconds: f64,
     /// The trace, if there is one.
     pub trace: Option<PathBuf>,
+    /// The same as a page with pictures, if anything was found in it.
+    #[serde(default)]
+    pub page: Option<PathBuf>,
 }
 
 impl Cell {
@@ -174,6 +191,7 @@ impl Cell {
             coverage: Vec::new(),
             seconds: 0.0,
             trace: None,
+            page: None,
         };
         let mut verdict = None;
         if let Some(judged) = outcome.judged.first() {
@@ -210,7 +228,7 @@ impl Cell {
                 Trouble::Splat => cell.findings.push(splat(filesystem, &complaint.text)),
                 Trouble::WrongData => {
                     cell.findings
-                        .push(plain("corruption", filesystem, "", &complaint.text))
+                        .push(Found::plain("corruption", filesystem, "", &complaint.text))
                 }
                 _ => {
                     failed = true;
@@ -230,6 +248,23 @@ impl Cell {
     /// Name of its file.
     pub fn file(side: Side, name: &str) -> String {
         format!("{}.{name}.json", side.name())
+    }
+
+    /// Draws what was found in the trace, beside it.
+    ///
+    /// # Errors
+    /// The trace cannot be read any more, or the page not be written.
+    pub fn draw(&mut self) -> Result<()> {
+        let Some(trace) = &self.trace else {
+            return Ok(());
+        };
+        if self.status == Status::Findings {
+            let path = trace.with_extension("html");
+            let (page, _) = crate::html::render(&tracer::trace::Trace::open(trace)?);
+            fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
+            self.page = Some(path);
+        }
+        Ok(())
     }
 
     /// Keeps it.
@@ -257,19 +292,6 @@ impl Cell {
     }
 }
 
-fn plain(kind: &str, filesystem: &str, target: &str, sentence: &str) -> Found {
-    Found {
-        kind: kind.to_owned(),
-        strength: "proven".to_owned(),
-        filesystem: filesystem.to_owned(),
-        operation: String::new(),
-        lock: String::new(),
-        target: target.to_owned(),
-        sentence: sentence.to_owned(),
-        report: Value::Null,
-    }
-}
-
 /// A complaint of the kernel; two are the same if they say the same but for numbers.
 fn splat(filesystem: &str, text: &str) -> Found {
     let mut target = String::new();
@@ -285,7 +307,7 @@ fn splat(filesystem: &str, text: &str) -> Found {
             );
         }
     }
-    plain("kernel-splat", filesystem, &target, text)
+    Found::plain("kernel-splat", filesystem, &target, text)
 }
 
 /// The share of operation and fault pairs that ever met, over all cells, in percent.

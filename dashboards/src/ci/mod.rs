@@ -3,6 +3,7 @@
 
 pub mod cell;
 pub mod config;
+pub mod inside;
 pub mod matrix;
 pub mod output;
 pub mod subject;

@@ -184,11 +184,14 @@ pub fn markdown(summary: &Summary) -> String {
     for reason in reasons {
         let _ = writeln!(text, "- {reason}");
     }
-    let mut told: BTreeMap<[&str; 5], (&Found, Vec<&str>)> = BTreeMap::new();
+    let mut told: BTreeMap<[&str; 5], (&Found, Vec<String>)> = BTreeMap::new();
     for cell in summary.candidate() {
         for found in summary.news(cell) {
             let entry = told.entry(found.key()).or_insert((found, Vec::new()));
-            entry.1.push(&cell.name);
+            entry.1.push(match &cell.page {
+                Some(page) => format!("{} ({})", cell.name, page.display()),
+                None => cell.name.clone(),
+            });
         }
     }
     for (found, cells) in told.values() {
@@ -237,7 +240,8 @@ pub fn markdown(summary: &Summary) -> String {
             .next()
             .map_or("nothing", |cell| match cell.accelerator.as_str() {
                 "kvm" => "KVM",
-                _ => "emulation without KVM",
+                "tcg" => "emulation without KVM",
+                other => other,
             });
     let _ = writeln!(
         text,

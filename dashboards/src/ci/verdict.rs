@@ -175,6 +175,7 @@ pub(super) mod tests {
             coverage: Vec::new(),
             seconds: 4.5,
             trace: None,
+            page: None,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
     ci::{
         cell::{Cell, Side, Status},
         config,
+        inside::{self, Inside},
         matrix::{self, Config, Suite},
         output,
         subject::{Prepared, Subject},
@@ -34,7 +35,6 @@ const CELLS: &str = "cells";
 /// Tests a change. 0: nothing new is wrong, and enough was seen; 1: something is; 2: cannot say.
 pub fn run(arguments: &Ci) -> Result<ExitCode> {
     let started = Instant::now();
-    host::require(&host::vm_tools())?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
         None if Path::new(CONFIG_NAME).is_file() => Config::read(Path::new(CONFIG_NAME))?,
@@ -43,6 +43,23 @@ pub fn run(arguments: &Ci) -> Result<ExitCode> {
     if !arguments.resume {
         campaign::empty(&arguments.output)?;
     }
+    let suite = arguments.suite.or(config.suite).unwrap_or(Suite::Smoke);
+    match &arguments.subject {
+        Some(subject) => in_vms(arguments, &config, suite, subject)?,
+        None => on_this_machine(arguments, &config, suite)?,
+    }
+    let wanted = arguments.min_coverage.or(config.min_coverage).unwrap_or(0);
+    conclude(
+        &arguments.output,
+        std::slice::from_ref(&arguments.output),
+        wanted,
+        Some(started),
+    )
+}
+
+/// Runs the matrix in VMs, on one kernel or two.
+fn in_vms(arguments: &Ci, config: &Config, suite: Suite, subject: &Subject) -> Result<()> {
+    host::require(&host::vm_tools())?;
     let cache = Cache::open()?;
     let base = arguments
         .kernel
@@ -51,31 +68,91 @@ pub fn run(arguments: &Ci) -> Result<ExitCode> {
         .unwrap_or_else(|| "6.12".to_owned());
     let run = Run {
         arguments,
-        config: &config,
+        config,
         base: KernelSeries(base),
         cache: &cache,
         binary: own_binary()?,
-        suite: arguments.suite.or(config.suite).unwrap_or(Suite::Smoke),
+        suite,
     };
     let mut line = Line::new();
-    run.side(Side::Candidate, &arguments.subject, None, &mut line)?;
+    run.side(Side::Candidate, subject, None, &mut line)?;
     if let Some(baseline) = &arguments.baseline {
         // The same workloads, whatever the change is about.
-        run.side(
-            Side::Baseline,
-            baseline,
-            Some(&arguments.subject),
-            &mut line,
-        )?;
+        run.side(Side::Baseline, baseline, Some(subject), &mut line)?;
     }
-    drop(line);
-    let wanted = arguments.min_coverage.or(config.min_coverage).unwrap_or(0);
-    conclude(
-        &arguments.output,
-        std::slice::from_ref(&arguments.output),
-        wanted,
-        Some(started),
-    )
+    Ok(())
+}
+
+/// Runs the matrix, or xfstests, on the mounts of this machine.
+fn on_this_machine(arguments: &Ci, config: &Config, suite: Suite) -> Result<()> {
+    let mounts = super::record::watched(&arguments.mount)?;
+    for path in &arguments.mount {
+        let path =
+            fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))?;
+        if mounts.iter().all(|mount| Path::new(&mount.path) != path) {
+            bail!(
+                "nothing is mounted on {}: mount the filesystem that is to be worked on there first",
+                path.display()
+            );
+        }
+    }
+    let cells = arguments.output.join(CELLS);
+    let directory = arguments.output.join(Side::Candidate.name());
+    let mut line = Line::new();
+    let mut inside = Inside::new(mounts, directory)?;
+    if let Some(tests) = &arguments.xfstests {
+        line.say(&format!("xfstests on {}", inside.kernel()), true);
+        let mut cell = inside.xfstests(tests, &arguments.arguments)?;
+        cell.draw()?;
+        cell.write(&cells)?;
+        line.keep(&row(&cell));
+        return Ok(());
+    }
+    let mut workloads = Vec::new();
+    for mount in &inside.mounts {
+        let (filesystem, dax) = inside::kind(mount)?;
+        if !arguments.filesystem.is_empty() && !arguments.filesystem.contains(&filesystem) {
+            continue;
+        }
+        let of_suite = matrix::workloads(
+            suite,
+            config,
+            &[filesystem],
+            &arguments.scenario,
+            arguments.time,
+        )?;
+        // It is mounted already, as it was made.
+        let mut fit: Vec<Workload> = of_suite
+            .into_iter()
+            .filter(|workload| workload.dax == dax)
+            .map(|workload| Workload {
+                mkfs: None,
+                ..workload
+            })
+            .collect();
+        fit.retain(|workload| {
+            workloads
+                .iter()
+                .all(|other: &Workload| other.name() != workload.name())
+        });
+        fit.dedup_by_key(|workload| workload.name());
+        workloads.extend(fit);
+    }
+    if let Some(shard) = arguments.shard {
+        workloads = shard.of(workloads);
+    }
+    workloads.retain(|workload| {
+        let file = Cell::file(Side::Candidate, &workload.name());
+        !cells.join(file).exists()
+    });
+    for workload in &workloads {
+        line.say(&format!("{} on {}", workload.name(), inside.kernel()), true);
+        let mut cell = inside.workload(workload)?;
+        cell.draw()?;
+        cell.write(&cells)?;
+        line.keep(&row(&cell));
+    }
+    Ok(())
 }
 
 /// Puts the results of several machines together.
@@ -156,7 +233,7 @@ impl Run<'_> {
             .collect();
         let outcomes = campaign::run_all(trials, site, &mut say)?;
         for (workload, outcome) in workloads.iter().zip(&outcomes) {
-            let cell = Cell::new(
+            let mut cell = Cell::new(
                 side,
                 &subject.to_string(),
                 &prepared.kernel.release,
@@ -164,6 +241,7 @@ impl Run<'_> {
                 workload,
                 outcome,
             );
+            cell.draw()?;
             cell.write(&cells)?;
             line.keep(&row(&cell));
         }
