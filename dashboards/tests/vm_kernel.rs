@@ -164,11 +164,7 @@ fn trace(directory: &Path, name: &str) -> Trace {
 }
 
 /// A recorder that is killed, a disk that fills up, mounts that do not fit, and nothing left attached.
-///
-/// Ignored: since a hundred hooks are attached, a recorder that is killed takes more than a minute to
-/// die under emulation, and the VM's time is over before the rest has been tried.
 #[test]
-#[ignore = "a killed recorder with a hundred hooks outlasts the VM's time limit under emulation"]
 fn hardships_end_in_a_word_and_leave_nothing_behind() {
     const SCRIPT: &str = r#"
         attached() { cat /sys/kernel/tracing/enabled_functions | wc -l; }

@@ -1,8 +1,8 @@
 //! Runs a command with a time limit, its output in files.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,6 +10,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -106,6 +108,9 @@ fn prepare(program: &str) -> Command {
         .current_dir("/")
         .stdin(Stdio::null())
         .process_group(0);
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; this makes one,
+    // sigprocmask(2) on a set of its own.
+    unsafe { command.pre_exec(|| Ok(children().thread_unblock()?)) };
     command
 }
 
@@ -204,8 +209,8 @@ fn group_of(child: &Child) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(child.id())?))
 }
 
-/// Keeps SIGCHLD for [`ends_within`], in this thread and those it starts; programs get a
-/// fresh mask from the standard library.
+/// Keeps SIGCHLD for [`ends_within`], in this thread and those it starts. Programs, which would
+/// inherit the mask, get it back in [`prepare`]: a shell's `wait` would never return.
 ///
 /// # Errors
 /// The kernel refuses, which it never does.
@@ -236,18 +241,10 @@ fn ends_within(child: &Child, limit: Duration) -> Result<bool> {
         if left < Duration::from_millis(1) {
             return Ok(false);
         }
-        let mut poll = libc::pollfd {
-            fd: ends.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let milliseconds = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: one descriptor, and the array lives across the call.
-        if unsafe { libc::poll(&mut poll, 1, milliseconds) } < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error).context("cannot wait for the command");
-            }
+        let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(ends.as_fd(), PollFlags::POLLIN)], limit) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("cannot wait for the command"),
         }
         // One signal may stand for many ends; all are looked for above.
         while ends.read_signal().is_ok_and(|signal| signal.is_some()) {}

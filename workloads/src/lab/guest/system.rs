@@ -291,10 +291,14 @@ pub(super) fn unmount_within(targets: Vec<String>, limit: Duration) -> Result<()
 fn unmount_all(targets: &[String]) -> Result<()> {
     let mut result = Ok(());
     for target in targets.iter().rev() {
-        if let Err(errno) = umount2(target.as_str(), MntFlags::empty()) {
-            // Detaching never fails on a mount point, and the next sync still covers it.
-            let _ = umount2(target.as_str(), MntFlags::MNT_DETACH);
-            result = Err(errno).with_context(|| format!("cannot unmount {target}"));
+        match umount2(target.as_str(), MntFlags::empty()) {
+            // Nothing is mounted there: a command was at it before.
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(errno) => {
+                // Detaching never fails on a mount point, and the next sync still covers it.
+                let _ = umount2(target.as_str(), MntFlags::MNT_DETACH);
+                result = Err(errno).with_context(|| format!("cannot unmount {target}"));
+            }
         }
     }
     result
