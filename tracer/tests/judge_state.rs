@@ -218,10 +218,14 @@ fn without_every_lock_hook_nothing_counts_as_unlocked() {
 }
 
 fn with_misses(count: u64, ops: usize) -> Verdict {
+    // Two changes each: a lock that was not seen is missed by all that follows it.
+    let mut steps = unlocked_punch(A);
+    let at = steps.len() - 1;
+    steps.insert(at, change(A, 128 * KIB, 64 * KIB));
     let mut recorder = Recorder::new();
     clean_run(&mut recorder);
     for _ in 0..ops {
-        recorder.run(1, unlocked_punch(A));
+        recorder.run(1, steps.clone());
     }
     let to = Nanos(recorder.time);
     recorder.judge().loss(&Loss {

@@ -339,8 +339,8 @@ impl Witness {
     }
 }
 
-/// Occurrences whose times are kept, to tell which of them lie in a loss.
-const TIMES: usize = 16;
+/// Operations whose times are kept, to tell which of them lie in a loss.
+const TIMES: usize = 256;
 
 /// A finding in the making.
 #[derive(Clone, Debug)]
@@ -353,7 +353,7 @@ pub struct Record {
     pub count: u64,
     /// The best one.
     pub witness: Witness,
-    /// First occurrences: from the operation's or fault's beginning to the act.
+    /// The first operations or faults that broke it: from their beginning to the last act.
     pub times: Vec<(Nanos, Nanos)>,
 }
 
@@ -380,8 +380,13 @@ impl Findings {
         }
         let record = &mut self.records[index.0 as usize];
         record.count += 1;
-        if record.times.len() < TIMES {
-            record.times.push((witness.entered, witness.time));
+        match record.times.last_mut() {
+            Some((entered, until)) if *entered == witness.entered => *until = witness.time,
+            _ => {
+                if record.times.len() < TIMES {
+                    record.times.push((witness.entered, witness.time));
+                }
+            }
         }
         index
     }

@@ -173,13 +173,15 @@ impl<'a> Summary<'a> {
             .iter()
             .filter(|loss| loss.cause == LossCause::Missed)
             .collect();
-        // One missed hit spoils one operation; more occurrences than misses are no accident.
+        // One missed hit spoils one operation, which may break a rule many times; more operations
+        // than misses are no accident.
+        let operations: BTreeSet<_> = record.times.iter().map(|&(entered, _)| entered).collect();
         let explained: u64 = missed
             .iter()
             .filter(|loss| record.times.iter().any(|time| overlaps(loss, time)))
             .map(|loss| loss.count)
             .sum();
-        explained >= record.count
+        explained >= operations.len() as u64
             && record
                 .times
                 .iter()
