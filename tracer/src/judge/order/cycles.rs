@@ -86,6 +86,8 @@ pub struct Cycle {
     pub dependencies: Vec<usize>,
     /// Some schedule of this very run closes it.
     pub scheduled: bool,
+    /// It was told before, without a schedule.
+    pub again: bool,
 }
 
 /// The dependencies of a run that may take part in cycles.
@@ -257,9 +259,9 @@ impl Predictor {
         let mut chosen = Vec::with_capacity(path.len());
         let mut best = None;
         self.choose(path, &witnesses, &mut chosen, &mut best);
-        let cycle = best?;
-        let told = self.told.insert(key, cycle.scheduled);
-        (told.is_none() || cycle.scheduled).then_some(cycle)
+        let mut cycle = best?;
+        cycle.again = self.told.insert(key, cycle.scheduled).is_some();
+        (!cycle.again || cycle.scheduled).then_some(cycle)
     }
 
     fn choose(
@@ -279,6 +281,7 @@ impl Predictor {
                     *best = Some(Cycle {
                         dependencies: chosen.clone(),
                         scheduled,
+                        again: false,
                     });
                 }
             }

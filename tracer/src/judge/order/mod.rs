@@ -407,9 +407,12 @@ impl Order {
                 continue;
             };
             let witness = self.inversion(&members, at);
-            let index = findings
-                .find(key)
-                .unwrap_or_else(|| findings.add(key, &witness));
+            // An act against a documented order was counted when it happened.
+            let counted = cycle.again
+                || matches!(key.observed, Observed::Holding(held, _)
+                    if self.documented.broken(key.filesystem, held, key.class).is_some());
+            let known = findings.find(key).filter(|_| counted);
+            let index = known.unwrap_or_else(|| findings.add(key, &witness));
             if cycle.scheduled {
                 findings.observe(index, witness);
             }
