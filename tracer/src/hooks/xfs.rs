@@ -232,6 +232,15 @@ pub const TABLE: Filesystem = Filesystem {
         )
         .without(UNWRITTEN)
         .success(Success::Zero),
+        // xfs_iomap_write_unwritten(ip, offset, count, update_isize)
+        Hook::new(
+            entry("xfs_iomap_write_unwritten"),
+            Effect::ConvertExtents(Span::Bytes),
+            "xfs/convert-unwritten",
+        )
+        .stacks(Stacks::Always, Some(Mode::Excl))
+        .inode(xfs_inode(0))
+        .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
         maps("xfs_iext_insert", "xfs/map-insert"),
         maps("xfs_bmap_post_update", "xfs/map-update"),
         changes(entry("__xfs_bunmapi"), Span::Blocks, "xfs/bunmapi")

@@ -21,7 +21,9 @@ use crate::{
         inode::{Files, InodeIndex, Sample},
         lockset::{Held, Hold, LockSet, Released},
         mining::{Example, Mining, Phase, Place},
-        operations::{Begun, FAULT_FLAG_WRITE, FaultKind, Operation, begun, installed, vm_fault},
+        operations::{
+            Begun, FAULT_FLAG_WRITE, FaultKind, Operation, begun, installed, request, vm_fault,
+        },
         order::{
             Actor, Doing, Doubts, FreezeSeen, Hold as OrderHold, Leak, Moment, Order, Owner,
             Resource, Wait, judge_freeze, needs_protection,
@@ -226,12 +228,15 @@ impl Engine {
                 self.change(task, span, true, event);
             }
             Effect::ConvertExtents(span) => {
-                self.map_changed(task, span, event);
+                self.written(task, span, Act::Convert, event);
                 self.change(task, span, false, event);
             }
             Effect::Invalidated => went_on(task, Nanos(event.head.time)),
             Effect::DrainDirect => drained(task, event.inode),
-            Effect::DaxTransfer => self.dax_write(task, event),
+            Effect::DaxTransfer => {
+                self.dax_write(task, event);
+                self.written(task, Span::Bytes, Act::Data, event);
+            }
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
             Effect::MapExtent => task.fresh.mapped = true,
             Effect::Zero => task.fresh.zeroed = true,
@@ -383,11 +388,12 @@ impl Engine {
             None
         };
         let file = self.files.get_mut(inode);
-        if entry.is_fault() {
+        let number = if entry.is_fault() {
             file.begin_fault();
+            None
         } else {
-            file.begin_operation();
-        }
+            file.begin_operation()
+        };
         let dax = file.meta.dax;
         let begun = begun(entry, event.a, event.c, event.size, dax);
         self.facts.tell(|| {
@@ -423,13 +429,16 @@ impl Engine {
                 self.scopes += 1;
                 // notify_change is called under i_rwsem; everything else takes it itself.
                 let stable = entry == Entry::SetSize;
+                let mut subject = Subject::new(event.inode, inode, event.size, stable);
+                subject.begun = number;
                 Scope::Change(Box::new(ChangeScope {
                     id: ScopeId(self.scopes),
                     entry,
                     operation,
                     destroys,
                     entered: now,
-                    subjects: (Subject::new(event.inode, inode, event.size, stable), None),
+                    request: request(entry, event.a, event.b, event.c),
+                    subjects: (subject, None),
                 }))
             }
         };
@@ -486,6 +495,7 @@ impl Engine {
             Scope::Change(mut change) => {
                 self.sized(task.id, &task.locks, &mut change, event, SeenAt::Later);
                 self.settle(&mut change);
+                self.write_returned(change.operation, event);
                 self.end_change(&change, Nanos(event.head.time));
                 self.facts.tell(|| {
                     let (first, second) = &change.subjects;

@@ -99,6 +99,8 @@ pub enum Act {
     Data,
     /// Blocks were allocated.
     Allocate,
+    /// Unwritten blocks became written ones.
+    Convert,
     /// A mapping was used that another task had changed.
     Reuse,
     /// A translation stayed.
@@ -149,6 +151,17 @@ pub enum Role {
         mode: Mode,
         /// Whose that is, if it is a file's.
         inode: Option<InodeIndex>,
+        /// For how long, nanoseconds.
+        for_ns: u64,
+        /// What the scheduler said of it then, as in /proc/TID/stat.
+        state: Option<char>,
+    },
+    /// It has what the others wait for, and does not wait itself.
+    Holds {
+        /// What.
+        class: LockClass,
+        /// How.
+        mode: Mode,
         /// For how long, nanoseconds.
         for_ns: u64,
         /// What the scheduler said of it then, as in /proc/TID/stat.
@@ -213,6 +226,25 @@ impl Role {
                 format!(
                     "{}, waits for {} {} for {}{state}",
                     operation.name(),
+                    class.name(),
+                    mode.name(),
+                    duration(for_ns)
+                )
+            }
+            Self::Holds {
+                class,
+                mode,
+                for_ns,
+                state,
+            } => {
+                let state = match state {
+                    Some('R') => ", running",
+                    Some('S' | 'D') => ", asleep",
+                    Some(_) => ", stopped or gone",
+                    None => "",
+                };
+                format!(
+                    "has held {} {} for {}{state}",
                     class.name(),
                     mode.name(),
                     duration(for_ns)

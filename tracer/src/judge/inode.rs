@@ -42,6 +42,10 @@ pub struct File {
     pub filesystem: Option<FilesystemKind>,
     /// Operations in flight.
     operations: u32,
+    /// Operations ever begun.
+    begun: u64,
+    /// A write returned before its data were there.
+    queued: bool,
     /// Faults in flight.
     faults: u32,
     /// Windows of operations that have not returned yet.
@@ -68,6 +72,8 @@ impl File {
             meta,
             filesystem,
             operations: 0,
+            begun: 0,
+            queued: false,
             faults: 0,
             open: Vec::new(),
             closed: VecDeque::new(),
@@ -80,9 +86,21 @@ impl File {
         }
     }
 
-    /// An operation begins.
-    pub fn begin_operation(&mut self) {
+    /// An operation begins. Its number, if it has the file to itself.
+    pub fn begin_operation(&mut self) -> Option<u64> {
         self.operations += 1;
+        self.begun += 1;
+        (self.operations == 1 && !self.queued).then_some(self.begun)
+    }
+
+    /// True if the operation that got this number still has the file to itself.
+    pub fn alone(&self, number: Option<u64>) -> bool {
+        number == Some(self.begun) && !self.queued
+    }
+
+    /// From now on work may go on that no operation waits for.
+    pub fn queued(&mut self) {
+        self.queued = true;
     }
 
     /// An operation is over; without one, no install of the past matters any more.

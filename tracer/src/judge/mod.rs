@@ -8,6 +8,7 @@
 pub mod annotations;
 mod corruption;
 pub mod coverage;
+mod direct;
 pub mod duties;
 mod engine;
 pub mod facts;

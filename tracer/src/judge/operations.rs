@@ -2,7 +2,10 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::hooks::{Entry, Install};
+use crate::{
+    hooks::{Entry, Install},
+    units::ByteRange,
+};
 
 /// An operation or a fault, under the name that findings use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -200,6 +203,14 @@ pub const FAULT_FLAG_WRITE: u64 = 1;
 
 /// `IOCB_DIRECT` (include/linux/fs.h).
 const IOCB_DIRECT: u64 = 1 << 17;
+/// `IOCB_APPEND` (include/linux/fs.h): the offset is not known yet.
+const IOCB_APPEND: u64 = 1 << 1;
+
+/// The bytes that a read or write is asked for: from `a`, `b` many, with flags `c`.
+pub fn request(entry: Entry, a: u64, b: u64, c: u64) -> Option<ByteRange> {
+    let known = matches!(entry, Entry::Read | Entry::Write) && c & IOCB_APPEND == 0;
+    known.then(|| ByteRange::new(a, b))
+}
 
 /// What began at an entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -387,19 +387,27 @@ impl Engine {
             Some(Scope::Fault(fault)) if fault.address == event.inode => {
                 (fault.operation, fault.inode, fault.entered)
             }
-            Some(Scope::Change(change)) if change.operation == Operation::DaxWrite => {
-                match change.subject(event.inode) {
-                    Some(subject) => (change.operation, subject.inode, change.entered),
-                    None => return,
-                }
-            }
+            Some(Scope::Change(change)) => match change.subject(event.inode) {
+                Some(subject) => (change.operation, subject.inode, change.entered),
+                None => return,
+            },
             _ => return,
         };
         let file = self.files.get(inode);
-        let Some(filesystem) = file.filesystem.filter(|_| file.meta.dax) else {
+        let mut range = span.bytes(event.a, event.b, file.meta.block_bits);
+        let visible = match operation {
+            Operation::DaxWrite => file.meta.dax,
+            // Readers see what lies inside EOF, and get there once direct I/O has begun: what is
+            // allocated before is pages written back.
+            Operation::DirectWrite => {
+                range = range.below(event.size);
+                event.head.flags & FLAG_DIRECT != 0 && !range.is_empty()
+            }
+            _ => operation.is_fault() && file.meta.dax,
+        };
+        let Some(filesystem) = file.filesystem.filter(|_| visible) else {
             return;
         };
-        let range = span.bytes(event.a, event.b, file.meta.block_bits);
         let key = Key {
             kind: Kind::StaleData,
             filesystem,

@@ -51,6 +51,8 @@ pub enum Kind {
     DioUndrained,
     /// A block became visible before it was zeroed.
     StaleData,
+    /// A size was published before the data that it covers.
+    SizeOrder,
     /// A translation outlived the window that should have removed it.
     StaleTranslation,
     /// The workload read data that no order of its operations allows.
@@ -73,7 +75,7 @@ pub struct Rule {
 }
 
 /// Every rule.
-pub const RULES: [Rule; 22] = [
+pub const RULES: [Rule; 23] = [
     Rule {
         kind: Kind::OpUnprotected,
         name: "op-unprotected",
@@ -220,10 +222,19 @@ pub const RULES: [Rule; 22] = [
     Rule {
         kind: Kind::StaleData,
         name: "stale-data",
-        summary: "New blocks become a DAX file's as written ones without having been zeroed.",
+        summary: "New blocks inside EOF become a DAX file's, or a direct write's, as written ones \
+                  without having been zeroed.",
         source: "fs/xfs/xfs_iomap.c:xfs_iomap_write_direct (XFS_BMAPI_ZERO); \
                  fs/ext4/inode.c:ext4_iomap_alloc (EXT4_GET_BLOCKS_CREATE_ZERO)",
         asks: Some("-"),
+    },
+    Rule {
+        kind: Kind::SizeOrder,
+        name: "size-order",
+        summary: "A write raises i_size before the data or blocks that it covers are there.",
+        source: "fs/xfs/xfs_file.c:xfs_dio_write_end_io, comment above the conversion; \
+                 fs/ext4/file.c:ext4_dio_write_iter, ext4_dax_write_iter raise it afterwards",
+        asks: Some("data before i_size"),
     },
     Rule {
         kind: Kind::StaleTranslation,
@@ -305,8 +316,8 @@ pub enum Observed {
     NotZeroed,
     /// Taken under an earlier hold, changed by another task since, and not taken again.
     NotReread,
-    /// Installed after the teardown and before the change, and never torn down.
-    Outlived,
+    /// `i_size` covers it already.
+    Published,
     /// Another file maps the same page frame.
     TwoOwners,
 }
@@ -344,7 +355,7 @@ impl Observed {
             Self::NotDrained => "none".to_owned(),
             Self::NotZeroed => "not zeroed".to_owned(),
             Self::NotReread => "retaken; the change not read".to_owned(),
-            Self::Outlived => "installed after the teardown, never torn down".to_owned(),
+            Self::Published => "i_size first".to_owned(),
             Self::TwoOwners => "mapped writable by one file and by another".to_owned(),
         }
     }
@@ -390,6 +401,29 @@ pub fn held_exclusively(mode: Option<Mode>) -> Option<(Kind, Observed)> {
         Some(Mode::Excl) => None,
         Some(Mode::Shared) => Some((Kind::WrongMode, Observed::Shared)),
         None => Some((Kind::OpUnprotected, Observed::Unheld)),
+    }
+}
+
+/// What is known of a write beside the page cache where its blocks or data become visible.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectFacts {
+    /// How `i_rwsem` is held.
+    pub mode: Option<Mode>,
+    /// It begins or ends inside a block, of which the rest is zeroed.
+    pub unaligned: bool,
+    /// It extends the file, on a filesystem where only one may do so at a time.
+    pub extends: bool,
+}
+
+/// Judges the lock of a direct write that makes unwritten blocks written ones: zeroing around it, or
+/// the size, would be another writer's loss.
+pub fn direct_write(facts: DirectFacts) -> Option<(Kind, Observed)> {
+    match facts.mode {
+        None => Some((Kind::OpUnprotected, Observed::Unheld)),
+        Some(Mode::Shared) if facts.unaligned || facts.extends => {
+            Some((Kind::WrongMode, Observed::Shared))
+        }
+        Some(_) => None,
     }
 }
 

@@ -48,6 +48,7 @@ impl Facts<'_> {
             Kind::LayoutUnbroken => self.layouts(),
             Kind::DioUndrained => self.direct(),
             Kind::StaleData => self.stale(),
+            Kind::SizeOrder => self.published(),
             Kind::StaleTranslation => self.outlived(),
             Kind::StaleAfterRelock if self.act == Act::Reuse => self.reused(),
             _ => self.change(),
@@ -82,6 +83,12 @@ impl Facts<'_> {
                 )
             }
             Act::Data => format!("wrote {} of inode {inode}", self.span()),
+            Act::Convert if self.key.class == LockClass::IRwsem => {
+                format!(
+                    "made unwritten blocks of {} of inode {inode} written",
+                    self.span()
+                )
+            }
             _ => self.did(),
         };
         let how = match self.key.observed {
@@ -168,10 +175,19 @@ impl Facts<'_> {
 
     fn stale(&self) -> String {
         format!(
-            "allocated {} of inode {} as written blocks that nobody had zeroed; a mapping shows what \
+            "allocated {} of inode {} as written blocks that nobody had zeroed; a reader sees what \
              they held before",
             self.span(),
             self.inode
+        )
+    }
+
+    fn published(&self) -> String {
+        format!(
+            "raised i_size of inode {} over {} before what it wrote there was in place; a reader or \
+             a crash meanwhile finds other data inside the file",
+            self.inode,
+            self.span()
         )
     }
 
@@ -345,16 +361,21 @@ impl Facts<'_> {
     }
 
     fn stall(&self) -> String {
-        match self.others {
-            [] => format!(
-                "{}; no task that was seen holds it, or its holder does not let go.",
-                self.blocked()
+        let blocked = self.blocked();
+        let others = self.others.join("; ");
+        match (self.key.observed, self.key.class) {
+            (Observed::NoProgress, LockClass::PagePin) if others.is_empty() => {
+                format!("{blocked}; who has pinned its pages was not seen, and has not let go.")
+            }
+            (Observed::NoProgress, LockClass::PagePin) => format!(
+                "{blocked}; who has pinned its pages was not seen: if it is one of those that wait \
+                 for this task, none will ever go on: {others}."
             ),
-            others => format!(
-                "{}; nobody will release it: {}.",
-                self.blocked(),
-                others.join("; ")
-            ),
+            (Observed::NoProgress, _) if others.is_empty() => {
+                format!("{blocked}; no task that was seen holds it.")
+            }
+            (Observed::NoProgress, _) => format!("{blocked}; {others}."),
+            _ => format!("{blocked}; nobody will release it: {others}."),
         }
     }
 

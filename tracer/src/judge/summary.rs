@@ -300,6 +300,7 @@ impl<'a> Summary<'a> {
             | Kind::DioUndrained
             | Kind::LayoutUnbroken
             | Kind::StaleData
+            | Kind::SizeOrder
             | Kind::StaleTranslation => return None,
             _ if record.key.class != LockClass::InvalidateLock => return None,
             Kind::FaultUnprotected => {
@@ -346,7 +347,7 @@ impl<'a> Summary<'a> {
                 });
                 format!("{}{inode}", party.role.text())
             }
-            Role::Inverse { .. } | Role::Left { .. } => party.role.text(),
+            Role::Inverse { .. } | Role::Left { .. } | Role::Holds { .. } => party.role.text(),
             _ => return None,
         };
         let name = self.who(party.task).map_or("task", |who| who.name.as_str());

@@ -121,6 +121,8 @@ pub struct Subject {
     pub inode: InodeIndex,
     /// Its size when the operation began, bytes.
     pub entry_size: u64,
+    /// The operation's number among the file's, if it began alone.
+    pub begun: Option<u64>,
     /// Its size at the last event, while this task keeps others from changing it.
     pub last_size: Option<u64>,
     /// The exclusion lock's strongest mode since that event.
@@ -158,6 +160,7 @@ impl Subject {
             address,
             inode,
             entry_size: size,
+            begun: None,
             last_size: stable.then_some(size),
             since_size: None,
             rwsem_cycled: false,
@@ -216,6 +219,8 @@ pub struct ChangeScope {
     pub destroys: Destroys,
     /// When it began.
     pub entered: Nanos,
+    /// The bytes that a read or write was asked for; not of one that appends.
+    pub request: Option<ByteRange>,
     /// The inode, and for swaps and remaps the other one.
     pub subjects: (Subject, Option<Subject>),
 }

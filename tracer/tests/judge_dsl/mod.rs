@@ -135,6 +135,11 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             "xfs/allocate",
             Effect::Allocate(Span::Bytes, Fresh::IfMapped),
         ),
+        (
+            "xfs_iomap_write_unwritten",
+            "xfs/convert-unwritten",
+            Effect::ConvertExtents(Span::Bytes),
+        ),
         ("xfs_iext_insert", "xfs/map-insert", Effect::MapExtent),
         ("blkdev_issue_zeroout", "blocks/zero", Effect::Zero),
         (
@@ -466,6 +471,13 @@ pub fn map_extent(inode: u64) -> Step {
 /// `xfs_iomap_write_direct` returned a written extent.
 pub fn allocate(inode: u64, offset: u64, length: u64) -> Step {
     Step::new(Effect::Allocate(Span::Bytes, Fresh::IfMapped), inode)
+        .a(offset)
+        .b(length)
+}
+
+/// `xfs_iomap_write_unwritten`
+pub fn convert(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::ConvertExtents(Span::Bytes), inode)
         .a(offset)
         .b(length)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
+use petgraph::{Direction, algo::tarjan_scc, graphmap::DiGraphMap};
 
 use crate::{
     hooks::{LockClass, Mode},
@@ -48,6 +48,9 @@ pub struct Leak {
     /// Where it was taken, or where the operation returned.
     pub stack: Option<StackId>,
 }
+
+/// Tasks shown beside the one that stalls.
+const PARTIES: usize = 8;
 
 /// Leaks remembered.
 const LEAKS: usize = 1024;
@@ -122,9 +125,16 @@ impl Order {
             let cycle = shortest(&graph, &component);
             self.deadlocked(tasks, &cycle, findings, files, now);
         }
-        for index in stuck {
-            if !in_cycles.contains(&index) {
-                self.stalled(tasks.get(index), findings, files, now);
+        for &index in &stuck {
+            // What waits for a task that waits is told with that one.
+            let first = !graph
+                .neighbors(index)
+                .any(|holder| stuck.contains(&holder) && holder != index);
+            if !in_cycles.contains(&index) && first {
+                let others = involved(tasks, &graph, index, now);
+                if let Some(task) = tasks.at(index) {
+                    self.stalled(task, others, findings, files, now);
+                }
             }
         }
     }
@@ -221,7 +231,14 @@ impl Order {
         findings.prove(index, witness);
     }
 
-    fn stalled(&mut self, task: &Task, findings: &mut Findings, files: &Files, now: Nanos) {
+    fn stalled(
+        &mut self,
+        task: &Task,
+        others: Vec<Party>,
+        findings: &mut Findings,
+        files: &Files,
+        now: Nanos,
+    ) {
         let Some(wait) = task.account.waiting else {
             return;
         };
@@ -256,6 +273,7 @@ impl Order {
         let locks = seen(task.id, &task.locks, &task.account, now);
         let mut witness = Witness {
             actor: blocked(task, &wait, now),
+            more: others,
             ..witness(&wait, doing, locks, now)
         };
         if let Cause::Leak(leak) = cause {
@@ -266,7 +284,7 @@ impl Order {
                 mode: leak.mode,
                 held_ns: now.0.saturating_sub(leak.returned.0),
             });
-            witness.more.push(Party {
+            let left = Party {
                 task: leak.task,
                 role: Role::Left {
                     operation: leak.operation,
@@ -274,7 +292,8 @@ impl Order {
                     mode: leak.mode,
                 },
                 stack: leak.stack,
-            });
+            };
+            witness.more = vec![left];
         }
         let index = findings.add(key, &witness);
         findings.prove(index, witness);
@@ -358,6 +377,46 @@ fn blockers(tasks: &Tasks, stuck: &[usize]) -> DiGraphMap<usize, ()> {
         }
     }
     graph
+}
+
+/// Those who have what a task waits for without waiting themselves, and those who wait for the task.
+fn involved(tasks: &Tasks, graph: &DiGraphMap<usize, ()>, index: usize, now: Nanos) -> Vec<Party> {
+    let mut parties = Vec::new();
+    let wait = tasks.at(index).and_then(|task| task.account.waiting);
+    for holder in graph.neighbors(index).filter_map(|holder| tasks.at(holder)) {
+        let hold = holder
+            .account
+            .held(&holder.locks)
+            .find(|hold| wait.is_some_and(|wait| wait.resource == hold.resource));
+        let seen = holder.account.blocked;
+        parties.extend(hold.map(|hold| Party {
+            task: holder.id,
+            role: Role::Holds {
+                class: hold.resource.class,
+                mode: hold.mode,
+                for_ns: now.0.saturating_sub(hold.since.0),
+                state: seen.map(|seen| seen.state),
+            },
+            stack: seen.and_then(|seen| seen.stack).or(hold.stack),
+        }));
+    }
+    let mut behind = vec![index];
+    let mut at = 0;
+    while let Some(&blocker) = behind.get(at) {
+        at += 1;
+        let mut waiters: Vec<_> = graph
+            .neighbors_directed(blocker, Direction::Incoming)
+            .filter(|waiter| !behind.contains(waiter))
+            .collect();
+        waiters.sort_unstable();
+        behind.extend(waiters);
+    }
+    parties.extend(behind[1..].iter().filter_map(|&waiter| {
+        let task = tasks.at(waiter)?;
+        Some(blocked(task, &task.account.waiting?, now))
+    }));
+    parties.truncate(PARTIES);
+    parties
 }
 
 /// Whoever waits for one of these waits for a commit, which waits for everybody who has one.

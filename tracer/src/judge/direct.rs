@@ -1,0 +1,99 @@
+//! Writes beside the page cache: which of them need the file to themselves, and when their data and
+//! the size that covers it become visible.
+
+use tracer_ebpf::Event;
+
+use crate::{
+    hooks::{FilesystemKind, LockClass, Span},
+    judge::{
+        engine::Engine,
+        finding::Act,
+        operations::Operation,
+        owed::Broken,
+        rules::{self, DirectFacts, Kind, Observed},
+        task::{Scope, Task, doing},
+        window::Danger,
+    },
+    units::{ByteRange, Nanos},
+};
+
+/// The write is asynchronous: its data arrive after it has returned (include/linux/errno.h).
+const EIOCBQUEUED: i64 = -529;
+
+/// True if a write that extends the file must have it to itself. XFS lets aligned ones run side by
+/// side and orders the size by a spinlock (fs/xfs/xfs_file.c:xfs_dio_write_end_io); ext4 does not
+/// (fs/ext4/file.c:ext4_dio_write_checks).
+fn extends_alone(filesystem: FilesystemKind) -> bool {
+    match filesystem {
+        FilesystemKind::Ext4 => true,
+        FilesystemKind::Xfs => false,
+    }
+}
+
+impl Engine {
+    /// Unwritten blocks are about to become written ones, or bytes of a DAX file to be copied, in a
+    /// write that goes beside the page cache.
+    pub(super) fn written(&mut self, task: &mut Task, span: Span, act: Act, event: &Event) {
+        let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
+            return;
+        };
+        let direct = change.operation == Operation::DirectWrite;
+        if !direct && change.operation != Operation::DaxWrite {
+            return;
+        }
+        let Some(subject) = change.subject(event.inode) else {
+            return;
+        };
+        let (inode, before, request) = (subject.inode, subject.entry_size, change.request);
+        let file = self.files.get(inode);
+        let Some(filesystem) = file.filesystem else {
+            return;
+        };
+        let range = span.bytes(event.a, event.b, file.meta.block_bits);
+        let block = 1 << file.meta.block_bits;
+        // Else another writer may have moved the size.
+        let alone = file.alone(subject.begun);
+        let hold = task.locks.find(inode, LockClass::IRwsem);
+        let facts = DirectFacts {
+            mode: hold.map(|hold| hold.mode),
+            unaligned: request.is_some_and(|asked| (asked.start | asked.end) % block != 0),
+            extends: alone
+                && extends_alone(filesystem)
+                && request.is_some_and(|asked| asked.end > before),
+        };
+        let mut broken = Vec::new();
+        if direct && let Some((kind, observed)) = rules::direct_write(facts) {
+            broken.push((kind, observed, range));
+        }
+        let published = ByteRange {
+            start: range.start.max(before),
+            end: range.end.min(event.size),
+        };
+        if alone && !published.is_empty() {
+            broken.push((Kind::SizeOrder, Observed::Published, published));
+        }
+        for (kind, observed, range) in broken {
+            let broken = Broken {
+                kind,
+                observed,
+                class: LockClass::IRwsem,
+                act,
+            };
+            let danger = Danger {
+                from: Nanos(event.head.time),
+                range,
+            };
+            self.breach(task.id, &task.locks, change, broken, danger, event);
+        }
+    }
+
+    /// A write returned: if its data are still on their way, nothing is known of who moves the size.
+    pub(super) fn write_returned(&mut self, operation: Operation, event: &Event) {
+        if operation == Operation::DirectWrite
+            && event.a.cast_signed() == EIOCBQUEUED
+            && let Some(inode) = self.files.at(event.inode, Nanos(event.head.time))
+        {
+            self.files.get_mut(inode).queued();
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Writes beside the page cache: what must fire, and the look-alikes that must not.
+
+mod judge_dsl;
+
+use judge_dsl::*;
+use tracer::{
+    hooks::{Entry, Mode},
+    units::Device,
+};
+use tracer_ebpf::event::FLAG_DIRECT;
+
+const IOCB_DIRECT: u64 = 1 << 17;
+const EIOCBQUEUED: u64 = (-529_i64) as u64;
+const BLOCK: u64 = 4 * KIB;
+
+fn recorder(device: Device) -> Recorder {
+    let mut recorder = Recorder::new();
+    for (address, ino, path) in [(A, 131, "a"), (B, 132, "b")] {
+        recorder
+            .judge()
+            .inode(&file(address, ino, device, false, path));
+    }
+    recorder
+}
+
+/// A direct write over unwritten blocks, in a file of `before` bytes that has `after` of them where
+/// the blocks are converted.
+fn write(mode: Mode, (offset, length): (u64, u64), before: u64, after: u64) -> Vec<Step> {
+    let end = before.max(offset + length);
+    vec![
+        enter(Entry::Write, A)
+            .a(offset)
+            .b(length)
+            .c(IOCB_DIRECT)
+            .size(before),
+        acquire(A, IRwsem, mode),
+        convert(A, offset, length).size(after),
+        release(A, IRwsem, mode),
+        leave(Entry::Write, A).a(length).size(end),
+    ]
+}
+
+fn judged_on(device: Device, steps: Vec<Step>) -> Vec<String> {
+    let mut recorder = recorder(device);
+    recorder.run(1, steps);
+    found(&recorder.finish())
+}
+
+#[test]
+fn a_size_that_is_published_before_its_blocks() {
+    let size_first = write(Excl, (SIZE, BLOCK), SIZE, SIZE + BLOCK);
+    for device in [XFS, EXT4] {
+        assert_eq!(
+            judged_on(device, size_first.clone()),
+            ["size-order predicted direct-write"]
+        );
+    }
+    let blocks_first = write(Excl, (SIZE, BLOCK), SIZE, SIZE);
+    assert_eq!(judged_on(XFS, blocks_first), [""; 0]);
+    let inside = write(Shared, (0, BLOCK), SIZE, SIZE);
+    assert_eq!(judged_on(XFS, inside), [""; 0]);
+}
+
+#[test]
+fn a_size_that_another_write_published() {
+    // Aligned writes that extend an XFS file may run side by side: this one's range became a part of
+    // the file by the other one's end.
+    let steps = write(Shared, (SIZE, BLOCK), SIZE, SIZE + BLOCK);
+    let mut recorder = recorder(XFS);
+    recorder.run(
+        2,
+        write(Shared, (SIZE, 2 * BLOCK), SIZE, SIZE)[..3].to_vec(),
+    );
+    recorder.run(1, steps.clone());
+    assert_eq!(found(&recorder.finish()), [""; 0]);
+
+    let mut recorder = self::recorder(XFS);
+    recorder.run(1, steps[..2].to_vec());
+    recorder.run(2, write(Shared, (SIZE, 2 * BLOCK), SIZE, SIZE));
+    recorder.run(1, steps[2..].to_vec());
+    assert_eq!(found(&recorder.finish()), [""; 0]);
+
+    // The other one has returned, but its data are on their way.
+    let mut queued = write(Shared, (SIZE, 2 * BLOCK), SIZE, SIZE);
+    let last = queued.len() - 1;
+    queued[last] = queued[last].clone().a(EIOCBQUEUED).size(SIZE);
+    let mut recorder = self::recorder(XFS);
+    recorder.run(2, queued);
+    recorder.run(1, steps);
+    assert_eq!(found(&recorder.finish()), [""; 0]);
+}
+
+#[test]
+fn a_dax_write_whose_size_comes_first() {
+    let steps = |at_transfer| {
+        vec![
+            enter(Entry::Write, A).a(SIZE).b(BLOCK).size(SIZE),
+            acquire(A, IRwsem, Excl),
+            dax_write(A, SIZE, BLOCK).size(at_transfer),
+            release(A, IRwsem, Excl),
+            leave(Entry::Write, A).a(BLOCK).size(SIZE + BLOCK),
+        ]
+    };
+    assert_eq!(
+        judged(steps(SIZE + BLOCK)),
+        ["size-order predicted dax-write"]
+    );
+    assert_eq!(judged(steps(SIZE)), [""; 0]);
+}
+
+#[test]
+fn written_blocks_for_data_that_are_not_there_yet() {
+    let steps = |offset, flags| {
+        vec![
+            enter(Entry::Write, A).a(offset).b(BLOCK).c(IOCB_DIRECT),
+            acquire(A, IRwsem, Shared),
+            map_extent(A),
+            allocate(A, offset, BLOCK).flags(flags),
+            release(A, IRwsem, Shared),
+            leave(Entry::Write, A).a(BLOCK),
+        ]
+    };
+    assert_eq!(
+        judged_on(EXT4, steps(0, FLAG_DIRECT)),
+        ["stale-data predicted direct-write"]
+    );
+    // Beyond EOF nobody reads; before direct I/O has begun, pages are written back.
+    assert_eq!(judged_on(EXT4, steps(SIZE, FLAG_DIRECT)), [""; 0]);
+    assert_eq!(judged_on(EXT4, steps(0, 0)), [""; 0]);
+}
+
+#[test]
+fn an_unaligned_write_beside_others() {
+    let part = (BLOCK + 512, BLOCK);
+    assert_eq!(
+        judged_on(XFS, write(Shared, part, SIZE, SIZE)),
+        ["wrong-mode predicted direct-write"]
+    );
+    assert_eq!(judged_on(XFS, write(Excl, part, SIZE, SIZE)), [""; 0]);
+    assert_eq!(
+        judged_on(XFS, write(Shared, (BLOCK, BLOCK), SIZE, SIZE)),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_write_that_extends_beside_others() {
+    let steps = write(Shared, (SIZE, BLOCK), SIZE, SIZE);
+    assert_eq!(
+        judged_on(EXT4, steps.clone()),
+        ["wrong-mode predicted direct-write"]
+    );
+    assert_eq!(judged_on(XFS, steps), [""; 0]);
+}
+
+#[test]
+fn a_direct_write_without_any_lock() {
+    let steps = without(write(Shared, (0, BLOCK), SIZE, SIZE), |step| {
+        is_lock(step, A, IRwsem)
+    });
+    assert_eq!(
+        judged_on(XFS, steps),
+        ["op-unprotected predicted direct-write"]
+    );
+}
