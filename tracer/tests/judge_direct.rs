@@ -59,6 +59,17 @@ fn a_size_that_is_published_before_its_blocks() {
     assert_eq!(judged_on(XFS, blocks_first), [""; 0]);
     let inside = write(Shared, (0, BLOCK), SIZE, SIZE);
     assert_eq!(judged_on(XFS, inside), [""; 0]);
+
+    // Who reads meanwhile moves no size.
+    let mut recorder = recorder(XFS);
+    recorder.run(1, size_first[..2].to_vec());
+    recorder.step(2, enter(Entry::Read, A).a(0).b(BLOCK));
+    recorder.step(2, leave(Entry::Read, A).a(BLOCK));
+    recorder.run(1, size_first[2..].to_vec());
+    assert_eq!(
+        found(&recorder.finish()),
+        ["size-order predicted direct-write"]
+    );
 }
 
 #[test]
@@ -83,7 +94,7 @@ fn a_size_that_another_write_published() {
     // The other one has returned, but its data are on their way.
     let mut queued = write(Shared, (SIZE, 2 * BLOCK), SIZE, SIZE);
     let last = queued.len() - 1;
-    queued[last] = queued[last].clone().a(EIOCBQUEUED).size(SIZE);
+    queued[last] = queued[last].a(EIOCBQUEUED).size(SIZE);
     let mut recorder = self::recorder(XFS);
     recorder.run(2, queued);
     recorder.run(1, steps);

@@ -182,7 +182,7 @@ impl Engine {
                     for subject in change.iter() {
                         let file = self.files.get_mut(subject.inode);
                         file.open.retain(|window| window.scope != change.id);
-                        file.end_operation();
+                        file.end_operation(change.entry != Entry::Read);
                     }
                 }
                 Scope::Fault(fault) => self.files.get_mut(fault.inode).end_fault(),
@@ -392,7 +392,7 @@ impl Engine {
             file.begin_fault();
             None
         } else {
-            file.begin_operation()
+            file.begin_operation(entry != Entry::Read)
         };
         let dax = file.meta.dax;
         let begun = begun(entry, event.a, event.c, event.size, dax);
@@ -457,7 +457,7 @@ impl Engine {
             {
                 let subject = Subject::new(event.inode, inode, event.size, false);
                 if change.subjects.1.replace(subject).is_none() {
-                    self.files.get_mut(inode).begin_operation();
+                    self.files.get_mut(inode).begin_operation(true);
                 }
             }
             (_, None) => self.lose(task, Unknown::Inode),
@@ -1363,7 +1363,8 @@ impl Engine {
     fn end_change(&mut self, change: &ChangeScope, now: Nanos) {
         for subject in change.iter() {
             self.close_window(change, subject, now);
-            self.files.get_mut(subject.inode).end_operation();
+            let changes = change.entry != Entry::Read;
+            self.files.get_mut(subject.inode).end_operation(changes);
         }
     }
 

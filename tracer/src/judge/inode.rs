@@ -42,7 +42,9 @@ pub struct File {
     pub filesystem: Option<FilesystemKind>,
     /// Operations in flight.
     operations: u32,
-    /// Operations ever begun.
+    /// Of those, operations that may change it.
+    changing: u32,
+    /// Operations that may change it, ever begun.
     begun: u64,
     /// A write returned before its data were there.
     queued: bool,
@@ -72,6 +74,7 @@ impl File {
             meta,
             filesystem,
             operations: 0,
+            changing: 0,
             begun: 0,
             queued: false,
             faults: 0,
@@ -86,14 +89,19 @@ impl File {
         }
     }
 
-    /// An operation begins. Its number, if it has the file to itself.
-    pub fn begin_operation(&mut self) -> Option<u64> {
+    /// An operation begins, which may change the file, or only reads it. Its number, if nothing else
+    /// may change the file.
+    pub fn begin_operation(&mut self, changes: bool) -> Option<u64> {
         self.operations += 1;
+        if !changes {
+            return None;
+        }
+        self.changing += 1;
         self.begun += 1;
-        (self.operations == 1 && !self.queued).then_some(self.begun)
+        (self.changing == 1 && !self.queued).then_some(self.begun)
     }
 
-    /// True if the operation that got this number still has the file to itself.
+    /// True if since the operation with this number began nothing else may have changed the file.
     pub fn alone(&self, number: Option<u64>) -> bool {
         number == Some(self.begun) && !self.queued
     }
@@ -104,8 +112,11 @@ impl File {
     }
 
     /// An operation is over; without one, no install of the past matters any more.
-    pub fn end_operation(&mut self) {
+    pub fn end_operation(&mut self, changes: bool) {
         self.operations = self.operations.saturating_sub(1);
+        if changes {
+            self.changing = self.changing.saturating_sub(1);
+        }
         if self.operations == 0 {
             self.installs.clear();
         }

@@ -128,6 +128,8 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ),
         ("inode_dio_wait", "dio/wait", Effect::DrainDirect),
         ("dax_iomap_rw", "dax/transfer", Effect::DaxTransfer),
+        ("xfs_file_read_iter", "xfs/read", Enter(Entry::Read)),
+        ("xfs_file_read_iter", "xfs/read-end", Leave(Entry::Read)),
         ("xfs_file_write_iter", "xfs/write", Enter(Entry::Write)),
         ("xfs_file_write_iter", "xfs/write-end", Leave(Entry::Write)),
         (

@@ -51,6 +51,12 @@ operations! {
     TruncateError = "setattr/truncate(error)",
     /// fallocate(2) beyond RLIMIT_FSIZE, which must fail.
     PreallocateError = "fallocate(error)",
+    /// fallocate(2), collapse range up to EOF, which must fail.
+    CollapseError = "fallocate/COLLAPSE_RANGE(error)",
+    /// fallocate(2), insert range at or beyond what is possible, which must fail.
+    InsertError = "fallocate/INSERT_RANGE(error)",
+    /// XFS_IOC_SWAPEXT of a file that looks modified, which must fail.
+    SwapError = "XFS_IOC_SWAPEXT(error)",
     /// write(2).
     Write = "write",
     /// write(2) beyond EOF.
@@ -188,10 +194,19 @@ pub fn clone(source: &File, target: &File, range: PageRange) -> io::Result<()> {
 /// Exchanges all extents of two files of one size. EBUSY when one was modified at the same time:
 /// the kernel compares the times of `target` with those seen just before.
 pub fn swap(target: &File, other: &File) -> io::Result<()> {
+    swap_as_seen(target, other, 0)
+}
+
+/// The same, but as if `target` had been modified since: EBUSY, from under the locks.
+pub fn swap_stale(target: &File, other: &File) -> io::Result<()> {
+    swap_as_seen(target, other, -1)
+}
+
+fn swap_as_seen(target: &File, other: &File, seconds: i64) -> io::Result<()> {
     let seen = target.metadata()?;
     let stat = kernel::BulkStat::new(
         seen.ino(),
-        (seen.mtime(), seen.mtime_nsec()),
+        (seen.mtime() + seconds, seen.mtime_nsec()),
         (seen.ctime(), seen.ctime_nsec()),
     );
     kernel::swap_extents(target, other, seen.size(), stat)

@@ -42,6 +42,7 @@ mod cow_write_vs_fault;
 mod dax_flag_vs_fault;
 mod dedupe_vs_fault;
 mod dio_vs_mmap;
+mod direct_append;
 mod exchange_vs_fault;
 mod ext4_move_extent;
 mod flight_vs_fallocate;
@@ -57,6 +58,7 @@ mod pmd_vs_pte;
 mod private_cow;
 mod punch_vs_fault;
 mod reflink_vs_fault;
+mod refused;
 mod remap_vs_punch;
 mod remount_vs_fault;
 mod setattr_error;
@@ -202,6 +204,7 @@ pub static SCENARIOS: &[Scenario] = &[
     unlink_mapped::SCENARIO,
     pinned_vs_truncate::SCENARIO,
     dio_vs_mmap::SCENARIO,
+    direct_append::SCENARIO,
     flight_vs_fallocate::AIO,
     flight_vs_fallocate::URING,
     copy_vs_fault::SCENARIO,
@@ -218,6 +221,7 @@ pub static SCENARIOS: &[Scenario] = &[
     remount_vs_fault::SCENARIO,
     dax_flag_vs_fault::SCENARIO,
     setattr_error::SCENARIO,
+    refused::SCENARIO,
     mix::SCENARIO,
 ];
 

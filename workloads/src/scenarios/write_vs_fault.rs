@@ -1,10 +1,11 @@
 //! write(2) against faults: over blocks, into holes that threads have mapped as zeroes, and beyond
 //! EOF.
 
+use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::error::Error;
-use super::extents::{Operation, punch};
+use super::extents::{Operation, preallocate, punch};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::pages::{Page, PageRange};
@@ -26,7 +27,9 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     Ok(solo(move |run| {
         let range = run.aim(&target);
         if run.rng().one_in(4) {
-            return extend(run, &target);
+            return extend(run, &target, false, |data, offset| {
+                target.file.write_all_at(data, offset)
+            });
         }
         let Some(held) = run.exclude(&target, range) else {
             return Ok(());
@@ -47,9 +50,14 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     }))
 }
 
-/// Cuts the last pages off and writes the first of them anew, so that EOF moves up with the data
-/// and leaves a hole behind it.
-fn extend(run: &mut Run, target: &Target) -> Result<(), Error> {
+/// Cuts the last pages off, allocates unwritten blocks there if `allocate`, and has `write` write the
+/// first of them anew, so that EOF moves up with the data and leaves nothing behind it.
+pub(super) fn extend(
+    run: &mut Run,
+    target: &Target,
+    allocate: bool,
+    write: impl FnMut(&[u8], u64) -> io::Result<()>,
+) -> Result<(), Error> {
     let count = target.whole().count();
     let cut = 1 + run.rng().below(count.min(16));
     let tail = target.tail(Page(count - cut));
@@ -66,13 +74,16 @@ fn extend(run: &mut Run, target: &Target) -> Result<(), Error> {
         change.discarded(tail);
     }
     drop(change);
+    if allocate && done {
+        run.insist(Operation::Preallocate, target, tail, || {
+            preallocate(&target.file, tail)
+        })?;
+    }
     let first = PageRange::new(tail.first(), written);
     let words: Vec<u64> = first.pages().map(|page| held.fresh(page)).collect();
     // The tail must not be looked at before the file has its size again.
     let change = held.change_bytes();
-    let appended = run.write_words(target, first, &words, Operation::Append, |data, offset| {
-        target.file.write_all_at(data, offset)
-    })?;
+    let appended = run.write_words(target, first, &words, Operation::Append, write)?;
     run.insist(Operation::Truncate, target, tail, || {
         target.file.set_len(target.size())
     })?;

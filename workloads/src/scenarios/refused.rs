@@ -1,0 +1,105 @@
+//! Operations that the kernel refuses only after it has taken their locks: on the way out of an
+//! error one may be left held, and every later fault on the file hangs.
+
+use std::io;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::error::Error;
+use super::extents::{Operation, punch, swap_stale};
+use super::faulter::Habit;
+use super::ledger::Family;
+use super::pages::PAGE;
+use super::setup::{Cast, Setup, solo};
+use super::target::Target;
+use super::{Needs, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "refused-vs-fault",
+    summary: "ask for what the kernel refuses only under its locks, while threads load and store",
+    needs: Needs::Any,
+    cast,
+};
+
+/// Something that must fail.
+struct Refusal {
+    operation: Operation,
+    /// Known there only.
+    filesystem: Option<&'static str>,
+    errno: i32,
+    /// With a second file.
+    call: fn(&Target, &Target) -> io::Result<()>,
+}
+
+const fn anywhere(
+    operation: Operation,
+    errno: i32,
+    call: fn(&Target, &Target) -> io::Result<()>,
+) -> Refusal {
+    Refusal {
+        operation,
+        filesystem: None,
+        errno,
+        call,
+    }
+}
+
+const COLLAPSE: FallocateFlags = FallocateFlags::FALLOC_FL_COLLAPSE_RANGE;
+const INSERT: FallocateFlags = FallocateFlags::FALLOC_FL_INSERT_RANGE;
+
+const REFUSALS: &[Refusal] = &[
+    // Nothing would be left to move (fs/xfs/xfs_file.c:xfs_falloc_collapse_range,
+    // fs/ext4/extents.c:ext4_collapse_range).
+    anywhere(Operation::CollapseError, libc::EINVAL, |target, _| {
+        allocate(target, COLLAPSE, target.size() - PAGE, PAGE)
+    }),
+    // Nothing is there to be moved.
+    anywhere(Operation::InsertError, libc::EINVAL, |target, _| {
+        allocate(target, INSERT, target.size(), PAGE)
+    }),
+    // The file would become larger than any may.
+    anywhere(Operation::InsertError, libc::EFBIG, |target, _| {
+        allocate(target, INSERT, 0, i64::MAX as u64 / PAGE * PAGE - PAGE)
+    }),
+    Refusal {
+        operation: Operation::SwapError,
+        filesystem: Some("xfs"),
+        errno: libc::EBUSY,
+        call: |target, other| swap_stale(&target.file, &other.file),
+    },
+];
+
+fn allocate(target: &Target, how: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {
+    let (offset, length) = (offset as libc::off_t, length as libc::off_t);
+    Ok(fallocate(&target.file, how, offset, length)?)
+}
+
+fn cast(setup: &mut Setup) -> Result<Cast, Error> {
+    let target = setup.file(Family::Fixed, 0, Habit::default())?;
+    let other = setup.file(Family::Fixed, 0, Habit::default())?;
+    let filesystem = setup.scene().filesystem.clone();
+    let known: Vec<&Refusal> = REFUSALS
+        .iter()
+        .filter(|refusal| refusal.filesystem.is_none_or(|only| only == filesystem))
+        .collect();
+    Ok(solo(move |run| {
+        let refusal = known[run.rng().below(known.len() as u32) as usize];
+        run.apply(
+            refusal.operation,
+            &target,
+            target.whole(),
+            || match (refusal.call)(&target, &other) {
+                Err(error) if error.raw_os_error() == Some(refusal.errno) => Ok(()),
+                Err(error) => Err(error),
+                Ok(()) => Err(io::Error::other("it was not refused")),
+            },
+        )?;
+        if run.rng().one_in(4) {
+            let range = run.aim(&target);
+            run.discard(&target, range, Operation::PunchHole, || {
+                punch(&target.file, range)
+            })?;
+        }
+        Ok(())
+    }))
+}
