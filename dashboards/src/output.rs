@@ -98,3 +98,12 @@ pub fn to(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Resu
         .and_then(|()| out.flush().map_err(Into::into))
         .with_context(|| format!("cannot write {}", path.display()))
 }
+
+/// Says what to do next, to a person and not to a log.
+pub fn hint(text: &str) {
+    let mut err = io::stderr();
+    if err.is_terminal() {
+        // Nothing is lost if it cannot be said.
+        let _ = writeln!(err, "faultline: {text}");
+    }
+}

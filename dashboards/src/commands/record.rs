@@ -15,7 +15,7 @@ use tracer::{
     trace::Mount,
 };
 
-use crate::{cli::Record, progress};
+use crate::{cli::Record, output, progress};
 
 /// Records until the command ends, the time is up, or SIGINT or SIGTERM arrives.
 pub fn run(arguments: &Record) -> Result<ExitCode> {
@@ -59,6 +59,12 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         summary.bytes as f64 / summary.events.max(1) as f64,
         options.output.display(),
     );
+    if !summary.stuck {
+        output::hint(&format!(
+            "`faultline analyze {}` judges it",
+            options.output.display()
+        ));
+    }
     if summary.stuck {
         eprintln!(
             "faultline: the command is stuck in the kernel and cannot be killed; faultline analyze {} \
