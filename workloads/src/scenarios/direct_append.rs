@@ -55,24 +55,11 @@ impl Aligned {
 }
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    // Through the page cache, a page that is read while direct I/O goes past it stays mapped for a
-    // moment after the write has returned (open(2), O_DIRECT: do not mix the two).
-    let target = if setup.scene().dax {
-        setup.file_alone(Family::Fixed, 0, LOADERS)?
-    } else {
-        setup.bystander(Family::Fixed)?
-    };
+    let target = setup.file_alone(Family::Fixed, 0, setup.keeping(LOADERS))?;
     target.will_truncate();
     let direct = setup.direct(&target)?;
-    let loaded = setup.file(Family::Fixed, 0, Habit::default())?;
     let mut memory = Aligned::new();
     Ok(solo(move |run| {
-        if run.rng().one_in(4) {
-            let range = run.aim(&loaded);
-            return run.discard(&loaded, range, Operation::PunchHole, || {
-                punch(&loaded.file, range)
-            });
-        }
         if run.rng().one_in(2) {
             return in_parts(run, &target, &direct, &mut memory);
         }

@@ -119,6 +119,16 @@ impl Setup {
         Ok((one, two))
     }
 
+    /// A habit for a file of which pages go by direct I/O or EXT4_IOC_SWAP_BOOT. In the page cache these
+    /// unmap only what looks mapped (mm/truncate.c:invalidate_inode_pages2_range,
+    /// truncate_cleanup_folio), and so do not wait for the TLB flush of a madvise(MADV_DONTNEED) that is
+    /// under way: another thread sees, or stores to, the page that went for a moment longer. Who uses
+    /// mappings of such a file does not forget them.
+    pub fn keeping(&self, habit: Habit) -> Habit {
+        let forget = if self.scene.dax { habit.forget } else { 0 };
+        Habit { forget, ..habit }
+    }
+
     /// A file of its own that no fault thread touches.
     pub fn bystander(&mut self, family: Family) -> Result<Arc<Target>, Error> {
         self.make(self.shape(family, 0), None)

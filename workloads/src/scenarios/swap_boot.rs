@@ -19,7 +19,7 @@ pub const SCENARIO: Scenario = Scenario {
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     // A run that is killed in between leaves its data to the boot loader.
     setup.refuse_vital(Operation::SwapBoot)?;
-    let target = setup.file_alone(Family::Fixed, 0, Habit::default())?;
+    let target = setup.file_alone(Family::Fixed, 0, setup.keeping(Habit::default()))?;
     target.will_truncate();
     Ok(solo(move |run| {
         let range = run.aim(&target);
