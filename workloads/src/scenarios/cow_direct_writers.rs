@@ -39,8 +39,7 @@ const WRITERS: usize = 3;
 const BLOCKS: u32 = 16;
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let habit = setup.keeping(LOADERS);
-    let files = Sharing::new(setup, habit)?;
+    let files = Sharing::new(setup, LOADERS)?;
     let (target, source) = (setup.direct(&files.target)?, setup.direct(&files.source)?);
     let memory = || Memory::pages(BLOCKS as usize).map_err(|error| Error::call("mmap", error));
     let mut images = Vec::new();

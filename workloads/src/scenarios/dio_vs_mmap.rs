@@ -32,7 +32,7 @@ type Open = (Arc<Target>, File);
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let second = FileId(setup.next().0 + 1);
-    let habit = setup.keeping(Habit::default());
+    let habit = Habit::default();
     let one = setup.file_alone(Family::Mixed(second), 0, habit)?;
     let two = setup.file_alone(Family::Mixed(one.id), 0, habit)?;
     two.will_truncate();

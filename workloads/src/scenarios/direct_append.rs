@@ -55,11 +55,18 @@ impl Aligned {
 }
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let target = setup.file_alone(Family::Fixed, 0, setup.keeping(LOADERS))?;
+    let target = setup.file_past_cache(LOADERS)?;
     target.will_truncate();
     let direct = setup.direct(&target)?;
+    let loaded = setup.file(Family::Fixed, 0, Habit::default())?;
     let mut memory = Aligned::new();
     Ok(solo(move |run| {
+        if run.rng().one_in(4) {
+            let range = run.aim(&loaded);
+            return run.discard(&loaded, range, Operation::PunchHole, || {
+                punch(&loaded.file, range)
+            });
+        }
         if run.rng().one_in(2) {
             return in_parts(run, &target, &direct, &mut memory);
         }

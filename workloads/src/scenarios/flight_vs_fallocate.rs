@@ -39,7 +39,7 @@ const DEPTH: u32 = 16;
 
 fn cast(setup: &mut Setup, carrier: Carrier) -> Result<Cast, Error> {
     let mut writes = setup.carried(carrier, |carrier| Writes::new(carrier, DEPTH as usize))?;
-    let target = setup.file_alone(Family::Fixed, 0, setup.keeping(LOADERS))?;
+    let target = setup.file_alone(Family::Fixed, 0, LOADERS)?;
     target.will_truncate();
     let direct = setup.direct(&target)?;
     let operation = match carrier {

@@ -26,20 +26,20 @@ struct Refusal {
     operation: Operation,
     /// Known there only.
     filesystem: Option<&'static str>,
-    errno: i32,
+    errnos: &'static [i32],
     /// With a second file.
     call: fn(&Target, &Target) -> io::Result<()>,
 }
 
 const fn anywhere(
     operation: Operation,
-    errno: i32,
+    errnos: &'static [i32],
     call: fn(&Target, &Target) -> io::Result<()>,
 ) -> Refusal {
     Refusal {
         operation,
         filesystem: None,
-        errno,
+        errnos,
         call,
     }
 }
@@ -50,21 +50,22 @@ const INSERT: FallocateFlags = FallocateFlags::FALLOC_FL_INSERT_RANGE;
 const REFUSALS: &[Refusal] = &[
     // Nothing would be left to move (fs/xfs/xfs_file.c:xfs_falloc_collapse_range,
     // fs/ext4/extents.c:ext4_collapse_range).
-    anywhere(Operation::CollapseError, libc::EINVAL, |target, _| {
+    anywhere(Operation::CollapseError, &[libc::EINVAL], |target, _| {
         allocate(target, COLLAPSE, target.size() - PAGE, PAGE)
     }),
     // Nothing is there to be moved.
-    anywhere(Operation::InsertError, libc::EINVAL, |target, _| {
+    anywhere(Operation::InsertError, &[libc::EINVAL], |target, _| {
         allocate(target, INSERT, target.size(), PAGE)
     }),
     // The file would become larger than any may.
-    anywhere(Operation::InsertError, libc::EFBIG, |target, _| {
+    anywhere(Operation::InsertError, &[libc::EFBIG], |target, _| {
         allocate(target, INSERT, 0, i64::MAX as u64 / PAGE * PAGE - PAGE)
     }),
     Refusal {
         operation: Operation::SwapError,
         filesystem: Some("xfs"),
-        errno: libc::EBUSY,
+        // EINVAL if the two cannot be exchanged at all just now.
+        errnos: &[libc::EBUSY, libc::EINVAL],
         call: |target, other| swap_stale(&target.file, &other.file),
     },
 ];
@@ -89,8 +90,10 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             &target,
             target.whole(),
             || match (refusal.call)(&target, &other) {
-                Err(error) if error.raw_os_error() == Some(refusal.errno) => Ok(()),
-                Err(error) => Err(error),
+                Err(error) => match error.raw_os_error() {
+                    Some(errno) if refusal.errnos.contains(&errno) => Ok(()),
+                    _ => Err(error),
+                },
                 Ok(()) => Err(io::Error::other("it was not refused")),
             },
         )?;

@@ -119,14 +119,16 @@ impl Setup {
         Ok((one, two))
     }
 
-    /// A habit for a file of which pages go by direct I/O or EXT4_IOC_SWAP_BOOT. In the page cache these
+    /// A file of its own whose pages go by direct I/O or EXT4_IOC_SWAP_BOOT. In the page cache these
     /// unmap only what looks mapped (mm/truncate.c:invalidate_inode_pages2_range,
-    /// truncate_cleanup_folio), and so do not wait for the TLB flush of a madvise(MADV_DONTNEED) that is
-    /// under way: another thread sees, or stores to, the page that went for a moment longer. Who uses
-    /// mappings of such a file does not forget them.
-    pub fn keeping(&self, habit: Habit) -> Habit {
-        let forget = if self.scene.dax { habit.forget } else { 0 };
-        Habit { forget, ..habit }
+    /// truncate_cleanup_folio): threads that load, and drop translations, beside it see the page that
+    /// went for a while longer, which open(2) warns of. There no fault thread touches it.
+    pub fn file_past_cache(&mut self, habit: Habit) -> Result<Arc<Target>, Error> {
+        if self.scene.dax {
+            self.file_alone(Family::Fixed, 0, habit)
+        } else {
+            self.bystander(Family::Fixed)
+        }
     }
 
     /// A file of its own that no fault thread touches.

@@ -5,7 +5,6 @@ use super::error::Error;
 use super::extents::Operation;
 use super::faulter::Habit;
 use super::kernel;
-use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
 use super::{Needs, Scenario};
 
@@ -19,7 +18,7 @@ pub const SCENARIO: Scenario = Scenario {
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     // A run that is killed in between leaves its data to the boot loader.
     setup.refuse_vital(Operation::SwapBoot)?;
-    let target = setup.file_alone(Family::Fixed, 0, setup.keeping(Habit::default()))?;
+    let target = setup.file_past_cache(Habit::default())?;
     target.will_truncate();
     Ok(solo(move |run| {
         let range = run.aim(&target);

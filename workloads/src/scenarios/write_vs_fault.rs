@@ -74,15 +74,15 @@ pub(super) fn extend(
         change.discarded(tail);
     }
     drop(change);
+    let first = PageRange::new(tail.first(), written);
+    let words: Vec<u64> = first.pages().map(|page| held.fresh(page)).collect();
+    // The tail must not be looked at before the file has its size again.
+    let change = held.change_bytes();
     if allocate && done {
         run.insist(Operation::Preallocate, target, tail, || {
             preallocate(&target.file, tail)
         })?;
     }
-    let first = PageRange::new(tail.first(), written);
-    let words: Vec<u64> = first.pages().map(|page| held.fresh(page)).collect();
-    // The tail must not be looked at before the file has its size again.
-    let change = held.change_bytes();
     let appended = run.write_words(target, first, &words, Operation::Append, write)?;
     run.insist(Operation::Truncate, target, tail, || {
         target.file.set_len(target.size())
