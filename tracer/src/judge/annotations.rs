@@ -144,6 +144,18 @@ pub const ANNOTATIONS: &[Annotation] = &[
                    DAX entries but does not unmap them (mm/truncate.c): a mapping goes on showing \
                    blocks that have become the boot loader inode's.",
     },
+    Annotation {
+        kind: Kind::Corruption,
+        filesystem: FilesystemKind::Ext4,
+        operation: Operation::SwapBoot,
+        class: LockClass::InvalidateLock,
+        target: None,
+        from: Version(6, 0, 0),
+        before: None,
+        argument: "What follows from fs/ext4/ioctl.c:swap_inode_boot_loader tearing down too little: a \
+                   mapping goes on showing what was there between two swaps, while read(2) shows \
+                   the data. Seen on 6.1.192 with DAX, and on 6.12.117 through the page cache.",
+    },
 ];
 
 /// What an annotation is looked up by.

@@ -73,7 +73,16 @@ impl<'a> Summary<'a> {
             }
         }
         for (finding, known) in self.corruptions() {
-            match known {
+            let subject = annotations::Subject {
+                kind: Kind::Corruption,
+                filesystem: finding.filesystem,
+                operation: finding.operation,
+                class: LockClass::InvalidateLock,
+                target: "",
+                kernel,
+            };
+            let by_table = || Some(annotations::find(ANNOTATIONS, subject)?.argument.to_owned());
+            match known.or_else(by_table) {
                 Some(argument) => annotated.push(Annotated {
                     finding,
                     argument: argument.into(),

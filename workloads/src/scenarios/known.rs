@@ -17,6 +17,8 @@ pub struct Facts<'a> {
     pub exchanged: bool,
     /// The block was last written as a whole, by write(2).
     pub written: bool,
+    /// The file gives its blocks to the boot loader inode and takes them back.
+    pub swapped_with_boot: bool,
 }
 
 /// A bug that unmodified kernels have.
@@ -25,42 +27,55 @@ pub struct Known {
     pub name: &'static str,
     filesystem: &'static str,
     wrong: Wrong,
-    exchanged: bool,
+    when: fn(&Facts<'_>) -> bool,
     /// Why it is true, and where it was seen.
     pub argument: &'static str,
 }
 
-/// Every known bug; all of them need DAX, leave the medium right and a translation wrong, and follow a
-/// write(2).
-const KNOWN: [Known; 2] = [
+/// Every known bug; all of them need DAX.
+const KNOWN: [Known; 4] = [
     Known {
         name: "ext4-zeroout-zero-page",
         filesystem: "ext4",
         wrong: Wrong::Lost,
-        exchanged: false,
+        when: |facts| facts.stale_translation && facts.written,
         argument: "A write fault or DAX write converts an unwritten extent and zeroes its small neighbours out with it \
                    (fs/ext4/extents.c:ext4_ext_convert_to_initialized). A later DAX write to such a neighbour finds it written, \
                    so fs/dax.c:dax_iomap_iter sees no IOMAP_F_NEW and leaves a zero page mapped there. Seen on 6.12.117.",
     },
     Known {
+        name: "ext4-swap-boot-translations",
+        filesystem: "ext4",
+        wrong: Wrong::Lost,
+        when: |facts| facts.stale_translation && facts.swapped_with_boot,
+        argument: "EXT4_IOC_SWAP_BOOT drops DAX entries and leaves translations in place (fs/ext4/ioctl.c:swap_inode_boot_loader \
+                   calls truncate_inode_pages only): a mapping goes on showing what was there between two swaps. Seen on 6.1.192.",
+    },
+    Known {
         name: "xfs-cow-write-stale-page",
         filesystem: "xfs",
         wrong: Wrong::Stale,
-        exchanged: true,
+        when: |facts| facts.stale_translation && facts.written && facts.exchanged,
         argument: "A DAX write to a shared block invalidates before xfs_reflink_end_cow moves the new block into the data fork, under \
                    the IOLOCK only; a fault in between maps the old block for good. Seen on 6.12.95.",
+    },
+    Known {
+        name: "xfs-cow-write-bus-error",
+        filesystem: "xfs",
+        wrong: Wrong::Bus,
+        when: |facts| facts.exchanged,
+        argument: "The same write, where folios of DAX count their owners: the fault in between associates the old block with the \
+                   file a second time (fs/dax.c:dax_disassociate_entry warns), and later faults on it fail. Seen on 7.3.4.",
     },
 ];
 
 /// The known bug that explains wrong data.
 pub fn find(facts: &Facts<'_>) -> Option<&'static Known> {
-    if !(facts.dax && facts.stale_translation && facts.written) {
+    if !facts.dax {
         return None;
     }
     KNOWN.iter().find(|known| {
-        known.filesystem == facts.filesystem
-            && known.wrong == facts.wrong
-            && (facts.exchanged || !known.exchanged)
+        known.filesystem == facts.filesystem && known.wrong == facts.wrong && (known.when)(facts)
     })
 }
 
@@ -77,6 +92,7 @@ mod tests {
             stale_translation: true,
             exchanged: false,
             written: true,
+            swapped_with_boot: false,
         };
         assert_eq!(find(&zero).unwrap().name, "ext4-zeroout-zero-page");
         for other in [
@@ -100,5 +116,17 @@ mod tests {
         ] {
             assert!(find(&other).is_none());
         }
+        let bus = Facts {
+            filesystem: "xfs",
+            wrong: Wrong::Bus,
+            exchanged: true,
+            ..zero
+        };
+        assert_eq!(find(&bus).unwrap().name, "xfs-cow-write-bus-error");
+        let alone = Facts {
+            exchanged: false,
+            ..bus
+        };
+        assert!(find(&alone).is_none());
     }
 }

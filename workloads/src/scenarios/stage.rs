@@ -344,6 +344,7 @@ impl Stage {
             stale_translation,
             exchanged: matches!(target.shape().family, Family::Exchanged(_)),
             written: target.ledger.body(page).is_some_and(|word| word != 0),
+            swapped_with_boot: target.goes_to_boot(),
         });
         let mark = || {
             marks::corruption(&Corruption {

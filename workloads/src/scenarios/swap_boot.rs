@@ -20,6 +20,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     setup.refuse_vital(Operation::SwapBoot)?;
     let target = setup.file_past_cache(Habit::default())?;
     target.will_truncate();
+    target.will_go_to_boot();
     Ok(solo(move |run| {
         let range = run.aim(&target);
         let whole = target.whole();

@@ -98,6 +98,8 @@ pub struct Target {
     pub habit: Option<Habit>,
     /// Mapped pages lie beyond EOF at times, so that SIGBUS is part of the game.
     pub truncates: AtomicBool,
+    /// Whether its blocks go to the boot loader inode at times.
+    pub boots: AtomicBool,
     sizing: Mutex<()>,
     shape: Shape,
 }
@@ -148,6 +150,7 @@ impl Target {
             hot,
             habit,
             truncates: AtomicBool::new(false),
+            boots: AtomicBool::new(false),
             sizing: Mutex::new(()),
             shape,
         })
@@ -172,6 +175,16 @@ impl Target {
     /// Whether they may.
     pub fn truncates(&self) -> bool {
         self.truncates.load(Ordering::Relaxed)
+    }
+
+    /// Says that the file's blocks go to the boot loader inode and come back.
+    pub fn will_go_to_boot(&self) {
+        self.boots.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they do.
+    pub fn goes_to_boot(&self) -> bool {
+        self.boots.load(Ordering::Relaxed)
     }
 
     /// All pages mapped.
