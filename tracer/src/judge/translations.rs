@@ -81,18 +81,10 @@ impl Translations {
             return;
         }
         let gone = pages(range);
-        let first = self
-            .by_page
-            .range(gone.clone())
-            .next()
-            .map(|(&page, _)| page);
-        let last = self.by_page.range(gone).next_back().map(|(&page, _)| page);
-        let (Some(first), Some(last)) = (first, last) else {
-            return;
-        };
-        let mut tail = self.by_page.split_off(&first);
-        let mut kept = tail.split_off(&(last + 1));
-        self.by_page.append(&mut kept);
+        // Two look-ups for each that goes; splitting and joining the tree would visit all that stay.
+        while let Some((&page, _)) = self.by_page.range(gone.clone()).next() {
+            self.by_page.remove(&page);
+        }
     }
 
     /// Removes all.
