@@ -8,6 +8,9 @@ use super::{
 
 /// fs/ext4/ext4.h: EXT4_GET_BLOCKS_CONVERT_UNWRITTEN, written blocks become unwritten.
 const CONVERT_UNWRITTEN: u64 = 0x100;
+/// fs/ext4/ext4.h: EXT4_GET_BLOCKS_CONVERT, unwritten blocks become written (fs/ext4/extents.c:
+/// ext4_convert_unwritten_extents).
+const CONVERT_WRITTEN: u64 = 0x10;
 
 /// fs/ext4/ext4.h: EXT4_MAP_NEW, EXT4_MAP_UNWRITTEN (include/linux/buffer_head.h: BH_New, BH_Unwritten)
 const MAP_NEW: u64 = 1 << 5;
@@ -170,5 +173,19 @@ pub const TABLE: Filesystem = Filesystem {
             Some(arg32(3)),
         )
         .guard(CONVERT_UNWRITTEN),
+        // The same, at the end of a direct write: what was allocated as unwritten is written now.
+        Hook::new(
+            Target::Function("ext4_map_blocks", Side::Entry),
+            Effect::ConvertExtents(Span::Blocks),
+            "ext4/convert-written",
+        )
+        .stacks(Stacks::Always, Some(Mode::Excl))
+        .inode(arg(1, &[]))
+        .payload(
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
+            Some(arg32(3)),
+        )
+        .guard(CONVERT_WRITTEN),
     ],
 };
