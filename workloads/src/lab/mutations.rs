@@ -112,10 +112,12 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-dio-size-before-blocks.patch"),
     include_str!("../../mutations/ext4-break-wait-holds-lock.patch"),
     include_str!("../../mutations/xfs-break-wait-holds-lock.patch"),
+    include_str!("../../mutations/ext4-fault-freeze-order.patch"),
     include_str!("../../mutations/ext4-fault-no-freeze.patch"),
     include_str!("../../mutations/ext4-fault-txn-before-lock.patch"),
     include_str!("../../mutations/xfs-fault-freeze-order.patch"),
     include_str!("../../mutations/xfs-fault-no-freeze.patch"),
+    include_str!("../../mutations/xfs-fault-txn-before-lock.patch"),
 ];
 
 /// The mutations this build carries.
