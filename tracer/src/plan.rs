@@ -422,6 +422,7 @@ fn role(effect: Effect) -> Role {
         | Effect::LayoutScan(_)
         | Effect::ChangeExtents(_)
         | Effect::ConvertExtents(_)
+        | Effect::WriteExtents(_)
         | Effect::Install(_)
         | Effect::EntryLock(_)
         | Effect::Invalidated
@@ -472,9 +473,10 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Zero | Effect::Invalidated => SPEC_OWN,
         Effect::LookUp(_) => SPEC_WITHIN,
         Effect::MapExtent | Effect::Pause | Effect::PauseUnlocked => 0,
-        Effect::ChangeExtents(_) | Effect::ConvertExtents(_) | Effect::Allocate(..) => {
-            SPEC_SIZE | SPEC_STATE
-        }
+        Effect::ChangeExtents(_)
+        | Effect::ConvertExtents(_)
+        | Effect::WriteExtents(_)
+        | Effect::Allocate(..) => SPEC_SIZE | SPEC_STATE,
         _ => SPEC_SIZE,
     };
     let stacks = match hook.stacks {

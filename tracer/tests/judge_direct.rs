@@ -165,6 +165,13 @@ fn a_write_that_extends_beside_others() {
 }
 
 #[test]
+fn an_operation_that_writes_pages_back_first_converts_their_blocks() {
+    let mut steps = fallocate(A, PUNCH, 0, BLOCK);
+    steps.insert(1, convert(A, 0, BLOCK));
+    assert_eq!(judged_on(EXT4, steps), [""; 0]);
+}
+
+#[test]
 fn a_direct_write_without_any_lock() {
     let steps = without(write(Shared, (0, BLOCK), SIZE, SIZE), |step| {
         is_lock(step, A, IRwsem)

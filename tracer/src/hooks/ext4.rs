@@ -176,7 +176,7 @@ pub const TABLE: Filesystem = Filesystem {
         // The same, at the end of a direct write: what was allocated as unwritten is written now.
         Hook::new(
             Target::Function("ext4_map_blocks", Side::Entry),
-            Effect::ConvertExtents(Span::Blocks),
+            Effect::WriteExtents(Span::Blocks),
             "ext4/convert-written",
         )
         .stacks(Stacks::Always, Some(Mode::Excl))

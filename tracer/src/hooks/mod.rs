@@ -375,6 +375,8 @@ pub enum Effect {
     ChangeExtents(Span),
     /// The same, by a function that takes the extent lock itself.
     ConvertExtents(Span),
+    /// Unwritten blocks are about to become written ones: direct I/O is done with them, or write-back.
+    WriteExtents(Span),
     /// The lock of the DAX entry at page offset `a` (fs/dax.c).
     EntryLock(EntryAction),
     /// A translation was installed: `a` pfn, `b` address, `c` the function's return value.

@@ -235,7 +235,7 @@ pub const TABLE: Filesystem = Filesystem {
         // xfs_iomap_write_unwritten(ip, offset, count, update_isize)
         Hook::new(
             entry("xfs_iomap_write_unwritten"),
-            Effect::ConvertExtents(Span::Bytes),
+            Effect::WriteExtents(Span::Bytes),
             "xfs/convert-unwritten",
         )
         .stacks(Stacks::Always, Some(Mode::Excl))

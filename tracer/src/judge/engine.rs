@@ -227,8 +227,8 @@ impl Engine {
                 self.map_changed(task, span, event);
                 self.change(task, span, true, event);
             }
+            Effect::WriteExtents(span) => self.written(task, span, Act::Convert, event),
             Effect::ConvertExtents(span) => {
-                self.written(task, span, Act::Convert, event);
                 self.change(task, span, false, event);
             }
             Effect::Invalidated => went_on(task, Nanos(event.head.time)),

@@ -546,6 +546,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Zero
         | Effect::ChangeExtents(_)
         | Effect::ConvertExtents(_)
+        | Effect::WriteExtents(_)
         | Effect::Install(_) => true,
     }
 }

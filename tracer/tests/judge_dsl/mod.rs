@@ -140,7 +140,7 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         (
             "xfs_iomap_write_unwritten",
             "xfs/convert-unwritten",
-            Effect::ConvertExtents(Span::Bytes),
+            Effect::WriteExtents(Span::Bytes),
         ),
         ("xfs_iext_insert", "xfs/map-insert", Effect::MapExtent),
         ("blkdev_issue_zeroout", "blocks/zero", Effect::Zero),
@@ -479,7 +479,7 @@ pub fn allocate(inode: u64, offset: u64, length: u64) -> Step {
 
 /// `xfs_iomap_write_unwritten`
 pub fn convert(inode: u64, offset: u64, length: u64) -> Step {
-    Step::new(Effect::ConvertExtents(Span::Bytes), inode)
+    Step::new(Effect::WriteExtents(Span::Bytes), inode)
         .a(offset)
         .b(length)
 }
