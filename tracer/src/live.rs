@@ -13,7 +13,7 @@ use crate::{
     kernel::symbols::Symbols,
     plan::{Extent, Prefer},
     record::{self, RecordError},
-    trace::{Header, Inode, Loss, LossCause, Mount, Stack, Task},
+    trace::{Header, Inode, Loss, Mount, Stack, Task},
     units::{Nanos, StackId},
 };
 
@@ -171,24 +171,14 @@ impl Live {
     fn check(&mut self, to: Nanos, visit: &mut impl FnMut(Item<'_>)) {
         let health = self.session.health();
         let from = self.checked;
-        let mut report = |cpu, count: u64, cause| {
-            if count > 0 {
-                visit(Item::Loss(Loss {
-                    cpu,
-                    from,
-                    to,
-                    count,
-                    cause,
-                }));
-            }
-        };
-        for (&(cpu, cause), &count) in &health.lost {
-            let before = self.health.lost.get(&(cpu, cause)).copied().unwrap_or(0);
-            report(Some(cpu), count.saturating_sub(before), cause);
-        }
-        for (&hook, &count) in &health.missed {
-            let before = self.health.missed.get(&hook).copied().unwrap_or(0);
-            report(None, count.saturating_sub(before), LossCause::Missed);
+        for (cpu, count, cause) in health.since(&self.health) {
+            visit(Item::Loss(Loss {
+                cpu,
+                from,
+                to,
+                count,
+                cause,
+            }));
         }
         self.health = health;
         self.checked = to;

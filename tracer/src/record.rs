@@ -26,7 +26,7 @@ use crate::{
     },
     marks::Receiver,
     plan::{Delay, Extent, Plan, Prefer},
-    trace::{Footer, Header, Inode, Loss, LossCause, Mark, Mount, Stack, Task, TraceError, Writer},
+    trace::{Footer, Header, Inode, Loss, Mark, Mount, Stack, Task, TraceError, Writer},
     units::{Device, Ino, InodeAddress, Nanos, Pid, StackId, Tid},
 };
 
@@ -423,25 +423,15 @@ impl Recorder {
     fn check(&mut self, session: &Session) {
         let health = session.health();
         let (from, to) = (self.checked, now());
-        let mut report = |cpu, count: u64, cause| {
-            if count > 0 {
-                self.lost += count;
-                self.writer.loss(&Loss {
-                    cpu,
-                    from,
-                    to,
-                    count,
-                    cause,
-                });
-            }
-        };
-        for (&(cpu, cause), &count) in &health.lost {
-            let before = self.health.lost.get(&(cpu, cause)).copied().unwrap_or(0);
-            report(Some(cpu), count - before, cause);
-        }
-        for (&hook, &count) in &health.missed {
-            let before = self.health.missed.get(&hook).copied().unwrap_or(0);
-            report(None, count - before, LossCause::Missed);
+        for (cpu, count, cause) in health.since(&self.health) {
+            self.lost += count;
+            self.writer.loss(&Loss {
+                cpu,
+                from,
+                to,
+                count,
+                cause,
+            });
         }
         self.health = health;
         self.checked = to;

@@ -809,21 +809,19 @@ fn a_leaked_lock_is_the_cause_of_the_stall_behind_it() {
     assert_eq!(finding.strength.name(), "proven");
 }
 
-/// A hole punch sleeps until pages go that are pinned by a task which needs the punch's lock first.
-#[test]
-fn a_stall_tells_whom_it_holds_up() {
+/// The sentence about a hole punch that has taken its locks and does these things, and about a fault
+/// that has waited for it for half a minute.
+fn stall_behind_a_punch(steps: impl IntoIterator<Item = Step>) -> String {
     let mut recorder = recorder();
     recorder.introduce(1, "punch");
     recorder.introduce(2, "splice");
-    recorder.run(
-        1,
-        vec![
-            enter(Entry::Fallocate, A).c(PUNCH),
-            acquire(A, IRwsem, Excl),
-            acquire(A, InvalidateLock, Excl),
-            sleep_for_pins(A),
-        ],
-    );
+    let mut punch = vec![
+        enter(Entry::Fallocate, A).c(PUNCH),
+        acquire(A, IRwsem, Excl),
+        acquire(A, InvalidateLock, Excl),
+    ];
+    punch.extend(steps);
+    recorder.run(1, punch);
     recorder.run(
         2,
         vec![
@@ -832,9 +830,14 @@ fn a_stall_tells_whom_it_holds_up() {
         ],
     );
     later(&mut recorder, 31);
-    let report = recorder.finish();
+    only(recorder.finish(), "stall").sentence
+}
+
+/// It sleeps until pages go that are pinned by a task which needs its lock first.
+#[test]
+fn a_stall_tells_whom_it_holds_up() {
     assert_eq!(
-        only(report, "stall").sentence,
+        stall_behind_a_punch([sleep_for_pins(A)]),
         "xfs: fallocate/PUNCH_HOLE of inode 131 (/mnt/xfs/a) has waited for page_pin for 31.0 s; who \
          has pinned its pages was not seen: if it is one of those that wait for this task, none will \
          ever go on: splice/2, dax-write-fault, waits for invalidate_lock SHARED for 31.0 s of inode \
@@ -844,24 +847,7 @@ fn a_stall_tells_whom_it_holds_up() {
 
 #[test]
 fn a_stall_whose_holder_does_not_wait() {
-    let mut recorder = recorder();
-    recorder.introduce(1, "punch");
-    recorder.run(
-        1,
-        vec![
-            enter(Entry::Fallocate, A).c(PUNCH),
-            acquire(A, InvalidateLock, Excl),
-        ],
-    );
-    recorder.run(
-        2,
-        vec![
-            enter(Entry::Fault, A).c(1),
-            wait_for(A, InvalidateLock, Shared),
-        ],
-    );
-    later(&mut recorder, 31);
-    let sentence = only(recorder.finish(), "stall").sentence;
+    let sentence = stall_behind_a_punch([]);
     assert!(
         sentence.ends_with("; punch/1, has held invalidate_lock EXCL for 31.0 s."),
         "{sentence}"

@@ -6,12 +6,10 @@ mod page;
 mod picture;
 mod style;
 
-use std::collections::BTreeMap;
-
 use tracer::{
     hooks::{LockClass, Mode},
-    judge::{Owner, Report, Resource, facts::Fact, finding::Finding, operations::Operation},
-    story::{Figures, InodeIndex, Moment, Story, TaskId, Timeline},
+    judge::{Owner, Report, facts::Fact, finding::Finding, operations::Operation},
+    story::{Figures, InodeIndex, Moment, Story, TaskId, Timeline, Waits},
     trace::Trace,
     units::Nanos,
 };
@@ -99,7 +97,7 @@ pub fn render(trace: &Trace) -> (String, Report) {
 #[derive(Default)]
 struct Watcher {
     moments: Vec<Moment>,
-    waits: BTreeMap<TaskId, (Resource, Nanos)>,
+    waits: Waits,
     stretches: Vec<Stretch>,
 }
 
@@ -131,19 +129,14 @@ impl Watcher {
             }
             Fact::Wait {
                 task, resource, at, ..
-            } => {
-                self.waits.insert(task, (resource, at));
-            }
+            } => self.waits.begin(task, resource, at),
             Fact::Acquire {
                 task, resource, at, ..
             } => {
-                if let Some(&(of, from)) = self.waits.get(&task)
-                    && of == resource
+                if let Some(from) = self.waits.end(task, resource)
+                    && let Some(inode) = resource.owner.inode()
                 {
-                    self.waits.remove(&task);
-                    if let Some(inode) = resource.owner.inode() {
-                        self.keep(inode, task, Doing::Wait(resource.class), from, at);
-                    }
+                    self.keep(inode, task, Doing::Wait(resource.class), from, at);
                 }
             }
             Fact::Release {
@@ -158,9 +151,7 @@ impl Watcher {
                     self.keep(inode, task, Doing::Hold(resource.class, mode), since, at);
                 }
             }
-            Fact::Forget { task } => {
-                self.waits.remove(&task);
-            }
+            Fact::Forget { task } => self.waits.forget(task),
             _ => {}
         }
     }

@@ -89,6 +89,25 @@ pub struct Health {
     pub missed: BTreeMap<HookId, u64>,
 }
 
+impl Health {
+    /// What was lost since `before`: on which CPU if that is known, how much, and why.
+    pub fn since(&self, before: &Self) -> Vec<(Option<u32>, u64, LossCause)> {
+        let new =
+            |count: u64, known: Option<&u64>| count.saturating_sub(known.copied().unwrap_or(0));
+        let lost = self.lost.iter().map(|(at, &count)| {
+            let (cpu, cause) = *at;
+            (Some(cpu), new(count, before.lost.get(at)), cause)
+        });
+        let missed = self.missed.iter().map(|(hook, &count)| {
+            let count = new(count, before.missed.get(hook));
+            (None, count, LossCause::Missed)
+        });
+        lost.chain(missed)
+            .filter(|&(_, count, _)| count > 0)
+            .collect()
+    }
+}
+
 /// What the kernel counted for one hook's program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Runs {

@@ -48,6 +48,23 @@ const fn handle_wait(function: &'static str) -> Hook {
     .stacks(Stacks::Always, None)
 }
 
+const fn converts(effect: Effect, how: u64, group: &'static str) -> Hook {
+    // ext4_map_blocks(handle, inode, map, flags)
+    Hook::new(
+        Target::Function("ext4_map_blocks", Side::Entry),
+        effect,
+        group,
+    )
+    .stacks(Stacks::Always, Some(Mode::Excl))
+    .inode(arg(1, &[]))
+    .payload(
+        Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
+        Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
+        Some(arg32(3)),
+    )
+    .guard(how)
+}
+
 /// See the module.
 pub const TABLE: Filesystem = Filesystem {
     kind: FilesystemKind::Ext4,
@@ -159,33 +176,16 @@ pub const TABLE: Filesystem = Filesystem {
         changes("ext4_ext_shift_extents", Span::FromBlock, "ext4/shift")
             .inode(arg(0, &[]))
             .payload(Some(arg32(2)), Some(arg32(3)), None),
-        // ext4_map_blocks(handle, inode, map, flags)
-        Hook::new(
-            Target::Function("ext4_map_blocks", Side::Entry),
+        converts(
             Effect::ConvertExtents(Span::Blocks),
+            CONVERT_UNWRITTEN,
             "ext4/convert-unwritten",
-        )
-        .stacks(Stacks::Always, Some(Mode::Excl))
-        .inode(arg(1, &[]))
-        .payload(
-            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
-            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
-            Some(arg32(3)),
-        )
-        .guard(CONVERT_UNWRITTEN),
-        // The same, at the end of a direct write: what was allocated as unwritten is written now.
-        Hook::new(
-            Target::Function("ext4_map_blocks", Side::Entry),
+        ),
+        // At the end of a direct write: what was allocated as unwritten is written now.
+        converts(
             Effect::WriteExtents(Span::Blocks),
+            CONVERT_WRITTEN,
             "ext4/convert-written",
-        )
-        .stacks(Stacks::Always, Some(Mode::Excl))
-        .inode(arg(1, &[]))
-        .payload(
-            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
-            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
-            Some(arg32(3)),
-        )
-        .guard(CONVERT_WRITTEN),
+        ),
     ],
 };

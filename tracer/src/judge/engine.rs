@@ -221,16 +221,14 @@ impl Engine {
             Effect::Lock(action) => self.lock(task, action, event),
             Effect::Leave(entry) => self.leave(task, entry, event),
             Effect::Install(how) => self.install(task, how, event),
-            Effect::Invalidate(span, how) => self.invalidate(task, span, how, event),
+            Effect::Invalidate(span, how) => self.torn(task, span, how, event, false),
             Effect::LayoutScan(span) => self.scan(task, span, event),
             Effect::ChangeExtents(span) => {
                 self.map_changed(task, span, event);
                 self.change(task, span, true, event);
             }
             Effect::WriteExtents(span) => self.written(task, span, Act::Convert, event),
-            Effect::ConvertExtents(span) => {
-                self.change(task, span, false, event);
-            }
+            Effect::ConvertExtents(span) => self.change(task, span, false, event),
             Effect::Invalidated => went_on(task, Nanos(event.head.time)),
             Effect::DrainDirect => drained(task, event.inode),
             Effect::DaxTransfer => {
@@ -1062,10 +1060,6 @@ impl Engine {
         if !found {
             self.torn(task, span, Teardown::Unmap, event, true);
         }
-    }
-
-    fn invalidate(&mut self, task: &mut Task, span: Span, how: Teardown, event: &Event) {
-        self.torn(task, span, how, event, false);
     }
 
     fn torn(&mut self, task: &mut Task, span: Span, how: Teardown, event: &Event, scan: bool) {

@@ -456,13 +456,16 @@ impl Engine {
         let Some(old) = self.files.get(other).translations.get(at).copied() else {
             return;
         };
-        // A file that got another generation (EXT4_IOC_SWAP_BOOT) is still the same one.
-        let same = {
-            let (one, two) = (&self.files.get(inode).meta, &self.files.get(other).meta);
-            (one.device, one.ino) == (two.device, two.ino)
-        };
         // A block that two files share is mapped by both for reading; who may write owns it alone.
-        if !same && old.frame == new.frame && (old.write || new.write) {
+        if old.frame != new.frame || !(old.write || new.write) {
+            return;
+        }
+        // A file that got another generation (EXT4_IOC_SWAP_BOOT) is still the same one.
+        let file = |index| {
+            let meta = &self.files.get(index).meta;
+            (meta.device, meta.ino)
+        };
+        if file(other) != file(inode) {
             self.two_owners((other, at, old), (inode, new));
         }
     }

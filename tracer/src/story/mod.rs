@@ -5,6 +5,7 @@
 mod figures;
 mod statistics;
 mod timeline;
+mod waits;
 
 use tracer_ebpf::Event;
 
@@ -23,6 +24,7 @@ pub use figures::{
 };
 pub use statistics::{Holder, Locked, Rates, Series, Spans, Statistics, Use, Waiter};
 pub use timeline::{Moment, OpenWindow, Timeline, Window};
+pub use waits::Waits;
 
 /// A file, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use tracer::{
         facts::{Fact, Outcome},
         operations::Operation,
     },
-    story::{InodeIndex, ScopeId, Story, TaskId, Timeline},
+    story::{InodeIndex, ScopeId, Story, TaskId, Timeline, Waits},
     trace::Trace,
     units::Nanos,
 };
@@ -128,7 +128,7 @@ pub fn write(trace: &Trace, directory: &Path, encoding: Encoding, only: &[String
         names: HashMap::new(),
         files: HashMap::new(),
         holds: HashMap::new(),
-        waits: HashMap::new(),
+        waits: Waits::default(),
         error: None,
     };
     tables.write_all(trace)?;
@@ -156,7 +156,7 @@ struct Tables {
     names: HashMap<TaskId, Arc<str>>,
     files: HashMap<InodeIndex, [Cell; 3]>,
     holds: HashMap<TaskId, Vec<Hold>>,
-    waits: HashMap<TaskId, (Resource, Nanos)>,
+    waits: Waits,
     error: Option<anyhow::Error>,
 }
 
@@ -365,7 +365,7 @@ impl Tables {
             Fact::Wait {
                 task, resource, at, ..
             } => {
-                self.waits.insert(task, (resource, at));
+                self.waits.begin(task, resource, at);
                 Ok(())
             }
             Fact::Acquire {
@@ -376,13 +376,7 @@ impl Tables {
                 on,
                 at,
             } => {
-                let waited = match self.waits.get(&task) {
-                    Some(&(of, from)) if of == resource => {
-                        self.waits.remove(&task);
-                        Some(from)
-                    }
-                    _ => None,
-                };
+                let waited = self.waits.end(task, resource);
                 self.holds.entry(task).or_default().push(Hold {
                     resource,
                     mode,
@@ -406,7 +400,7 @@ impl Tables {
                 since,
             } => self.over(story, task, (resource, since), None),
             Fact::Forget { task } => {
-                self.waits.remove(&task);
+                self.waits.forget(task);
                 for hold in self.holds.remove(&task).unwrap_or_default() {
                     self.hold(story, task, &hold, None)?;
                 }

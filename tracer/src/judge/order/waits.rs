@@ -270,31 +270,33 @@ impl Order {
             },
             hook: wait.hook,
         };
-        let locks = seen(task.id, &task.locks, &task.account, now);
-        let mut witness = Witness {
-            actor: blocked(task, &wait, now),
-            more: others,
-            ..witness(&wait, doing, locks, now)
-        };
-        if let Cause::Leak(leak) = cause {
-            witness.locks.push(LockSeen {
-                task: leak.task,
-                inode: leak.resource.owner.inode(),
-                class: leak.resource.class,
-                mode: leak.mode,
-                held_ns: now.0.saturating_sub(leak.returned.0),
-            });
-            let left = Party {
-                task: leak.task,
-                role: Role::Left {
-                    operation: leak.operation,
+        let mut locks = seen(task.id, &task.locks, &task.account, now);
+        let more = match cause {
+            Cause::Leak(leak) => {
+                locks.push(LockSeen {
+                    task: leak.task,
+                    inode: leak.resource.owner.inode(),
                     class: leak.resource.class,
                     mode: leak.mode,
-                },
-                stack: leak.stack,
-            };
-            witness.more = vec![left];
-        }
+                    held_ns: now.0.saturating_sub(leak.returned.0),
+                });
+                vec![Party {
+                    task: leak.task,
+                    role: Role::Left {
+                        operation: leak.operation,
+                        class: leak.resource.class,
+                        mode: leak.mode,
+                    },
+                    stack: leak.stack,
+                }]
+            }
+            Cause::Unknown => others,
+        };
+        let witness = Witness {
+            actor: blocked(task, &wait, now),
+            more,
+            ..witness(&wait, doing, locks, now)
+        };
         let index = findings.add(key, &witness);
         findings.prove(index, witness);
     }
