@@ -52,14 +52,8 @@ pub fn build(
             copy_tree(&baseline, &tree)?;
             relocate(&tree)?;
             apply(patch, &tree)?;
-            make(&headers, &tree, filesystem, &staging.dir.join("build.log"))?;
-            let object = staging.dir.join(format!("{name}.ko"));
-            strip(
-                &tree.join(source_dir(filesystem)).join(format!("{name}.ko")),
-                &object,
-            )?;
             fs::write(staging.dir.join("applied.patch"), patch)?;
-            fs::remove_dir_all(&tree).context("cannot remove the build tree")
+            compile(&headers, &tree, filesystem, &staging.dir)
         },
     )?;
     Ok(item.join(format!("{name}.ko")))
@@ -95,16 +89,19 @@ pub fn build_source(
             let tree = staging.dir.join("tree");
             fs::create_dir_all(tree.join("fs"))?;
             copy_tree(source, &tree.join(source_dir(filesystem)))?;
-            make(&headers, &tree, filesystem, &staging.dir.join("build.log"))?;
-            let object = staging.dir.join(format!("{name}.ko"));
-            strip(
-                &tree.join(source_dir(filesystem)).join(format!("{name}.ko")),
-                &object,
-            )?;
-            fs::remove_dir_all(&tree).context("cannot remove the build tree")
+            compile(&headers, &tree, filesystem, &staging.dir)
         },
     )?;
     Ok(item.join(format!("{name}.ko")))
+}
+
+/// Leaves the module's stripped object and the build's log in `result`, and nothing of the tree.
+fn compile(headers: &Path, tree: &Path, filesystem: FilesystemKind, result: &Path) -> Result<()> {
+    make(headers, tree, filesystem, &result.join("build.log"))?;
+    let object = format!("{}.ko", filesystem.module());
+    let built = tree.join(source_dir(filesystem)).join(&object);
+    strip(&built, &result.join(&object))?;
+    fs::remove_dir_all(tree).context("cannot remove the build tree")
 }
 
 /// Names and contents of the sources below a directory, in a fixed order; objects that lie about

@@ -27,19 +27,13 @@ pub const SCENARIO: Scenario = Scenario {
     cast,
 };
 
-/// Loads only: a dirty page would be written over what direct I/O wrote.
-const LOADERS: Habit = Habit {
-    forget: 4,
-    stores: 0,
-    fiddle: 0,
-};
 /// Threads that write the same blocks.
 const WRITERS: usize = 3;
 /// The most blocks of a round.
 const BLOCKS: u32 = 16;
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let files = Sharing::new(setup, LOADERS)?;
+    let files = Sharing::new(setup, Habit::LOADS)?;
     let (target, source) = (setup.direct(&files.target)?, setup.direct(&files.source)?);
     let memory = || Memory::pages(BLOCKS as usize).map_err(|error| Error::call("mmap", error));
     let mut images = Vec::new();

@@ -16,15 +16,8 @@ pub const SCENARIO: Scenario = Scenario {
     cast,
 };
 
-/// Loads only: a store would copy the block before the write does.
-const LOADERS: Habit = Habit {
-    forget: 4,
-    stores: 0,
-    fiddle: 0,
-};
-
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let files = Sharing::new(setup, LOADERS)?;
+    let files = Sharing::new(setup, Habit::LOADS)?;
     Ok(solo(move |run| {
         let target = &files.target;
         let range = run.aim(target);

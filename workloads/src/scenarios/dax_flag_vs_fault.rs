@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::block::{Cell, FileId, Generation, Stamp};
 use super::error::Error;
-use super::extents::{Operation, punch};
+use super::extents::Operation;
 use super::faulter::Habit;
 use super::kernel::{is_dax, set_dax_flag};
 use super::ledger::{Family, Wrong};
@@ -50,9 +50,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         run.apply(Operation::DaxFlag, &target, range, || {
             set_dax_flag(&target.file, on)
         })?;
-        run.discard(&target, range, Operation::PunchHole, || {
-            punch(&target.file, range)
-        })
+        run.punch(&target, range)
     };
     let switch = move |run: &mut Run| switched.round(run, &beside);
     Ok(vec![Box::new(toggle), Box::new(switch)])

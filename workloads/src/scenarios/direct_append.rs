@@ -23,12 +23,6 @@ pub const SCENARIO: Scenario = Scenario {
     cast,
 };
 
-/// Loads only: a dirty page would be written over what direct I/O wrote.
-const LOADERS: Habit = Habit {
-    forget: 4,
-    stores: 0,
-    fiddle: 0,
-};
 /// The smallest piece that O_DIRECT takes on every disk of 512-byte sectors.
 const SECTOR: u64 = 512;
 /// More than a write of this scenario.
@@ -55,7 +49,7 @@ impl Aligned {
 }
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let target = setup.file_past_cache(LOADERS)?;
+    let target = setup.file_past_cache(Habit::LOADS)?;
     target.will_truncate();
     let direct = setup.direct(&target)?;
     let loaded = setup.file(Family::Fixed, 0, Habit::default())?;
@@ -63,9 +57,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     Ok(solo(move |run| {
         if run.rng().one_in(4) {
             let range = run.aim(&loaded);
-            return run.discard(&loaded, range, Operation::PunchHole, || {
-                punch(&loaded.file, range)
-            });
+            return run.punch(&loaded, range);
         }
         if run.rng().one_in(2) {
             return in_parts(run, &target, &direct, &mut memory);

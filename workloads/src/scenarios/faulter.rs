@@ -28,6 +28,16 @@ pub struct Habit {
     pub fiddle: u32,
 }
 
+impl Habit {
+    /// Only loads: of blocks that a store would copy before a write(2) does, and of pages that, once
+    /// dirty, would be written over what direct I/O wrote.
+    pub const LOADS: Self = Self {
+        forget: 4,
+        stores: 0,
+        fiddle: 0,
+    };
+}
+
 impl Default for Habit {
     fn default() -> Self {
         Self {

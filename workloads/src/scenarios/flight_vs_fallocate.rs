@@ -28,18 +28,12 @@ pub const URING: Scenario = Scenario {
     cast: |setup| cast(setup, Carrier::Uring),
 };
 
-/// Loads only touch what direct I/O writes: a dirty page would be written over it later.
-const LOADERS: Habit = Habit {
-    forget: 4,
-    stores: 0,
-    fiddle: 0,
-};
 /// Writes in flight.
 const DEPTH: u32 = 16;
 
 fn cast(setup: &mut Setup, carrier: Carrier) -> Result<Cast, Error> {
     let mut writes = setup.carried(carrier, |carrier| Writes::new(carrier, DEPTH as usize))?;
-    let target = setup.file_alone(Family::Fixed, 0, LOADERS)?;
+    let target = setup.file_alone(Family::Fixed, 0, Habit::LOADS)?;
     target.will_truncate();
     let direct = setup.direct(&target)?;
     let operation = match carrier {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::block::Cell;
 use super::children::fork_and_wait;
 use super::error::Error;
-use super::extents::{Operation, punch};
+use super::extents::Operation;
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::memory::Shared;
@@ -35,9 +35,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let fork = move |run: &mut Run| fork(run, &forked, &slate);
     let change = move |run: &mut Run| {
         let range = run.aim(&target);
-        run.discard(&target, range, Operation::PunchHole, || {
-            punch(&target.file, range)
-        })
+        run.punch(&target, range)
     };
     Ok(vec![Box::new(change), Box::new(fork)])
 }

@@ -3,7 +3,7 @@
 
 use super::children::Freezer;
 use super::error::Error;
-use super::extents::{Operation, punch};
+use super::extents::Operation;
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::pages::Page;
@@ -41,9 +41,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             run.insist(Operation::Thaw, &target, range, || freezer.thaw())?;
         }
         if run.rng().one_in(2) {
-            run.discard(&target, range, Operation::PunchHole, || {
-                punch(&target.file, range)
-            })?;
+            run.punch(&target, range)?;
         }
         Ok(())
     }))

@@ -2,7 +2,7 @@
 //! they are punched or zeroed.
 
 use super::error::Error;
-use super::extents::{Operation, clean, punch, zero};
+use super::extents::{Operation, clean};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
@@ -40,17 +40,11 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         // Now and then nothing but cleaning, or the pages would rarely be there to be made
         // writable.
         match run.rng().below(4) {
-            0 => run.discard(&target, range, Operation::PunchHole, || {
-                punch(&target.file, range)
-            })?,
-            1 => run.discard(&target, range, Operation::ZeroRange, || {
-                zero(&target.file, range)
-            })?,
+            0 => run.punch(&target, range)?,
+            1 => run.zero(&target, range)?,
             2 => {
                 let part = range.choose(run.rng(), 1, 8);
-                run.discard(&target, part, Operation::PunchHole, || {
-                    punch(&target.file, part)
-                })?;
+                run.punch(&target, part)?;
             }
             _ => {}
         }

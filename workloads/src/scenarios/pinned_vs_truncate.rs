@@ -5,7 +5,7 @@ use std::io::{PipeReader, PipeWriter, Read};
 
 use super::block::{Cell, Content};
 use super::error::Error;
-use super::extents::{Operation, preallocate, punch, zero};
+use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
 use super::kernel;
 use super::ledger::{Family, Wrong};
@@ -36,9 +36,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let change = move |run: &mut Run| {
         let range = run.aim(&target);
         match run.rng().below(4) {
-            0 => run.discard(&target, range, Operation::ZeroRange, || {
-                zero(&target.file, range)
-            }),
+            0 => run.zero(&target, range),
             1 => {
                 let tail = target.tail(range.first());
                 let _size = target.resizing();
@@ -52,9 +50,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                     preallocate(&target.file, range)
                 })
                 .map(drop),
-            _ => run.discard(&target, range, Operation::PunchHole, || {
-                punch(&target.file, range)
-            }),
+            _ => run.punch(&target, range),
         }
     };
     Ok(vec![Box::new(change), Box::new(hold)])

@@ -2,7 +2,7 @@
 //! of which single pages are punched, zeroed and put back.
 
 use super::error::Error;
-use super::extents::{Operation, preallocate, punch, zero};
+use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
 use super::kernel;
 use super::ledger::Family;
@@ -50,12 +50,8 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             run.warm(&target, piece);
         }
         match run.rng().below(3) {
-            0 => run.discard(&target, range, Operation::ZeroRange, || {
-                zero(&target.file, range)
-            })?,
-            _ => run.discard(&target, range, Operation::PunchHole, || {
-                punch(&target.file, range)
-            })?,
+            0 => run.zero(&target, range)?,
+            _ => run.punch(&target, range)?,
         }
         // One fault must then bring 2 MiB back.
         if range == piece || run.rng().one_in(2) {

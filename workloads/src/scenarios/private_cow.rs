@@ -3,7 +3,7 @@
 
 use super::block::{Cell, FileId, Generation, Stamp};
 use super::error::Error;
-use super::extents::{Operation, punch, zero};
+use super::extents::Operation;
 use super::faulter::Habit;
 use super::ledger::{Family, Wrong};
 use super::mapping::{Kind, Lost, Mapping};
@@ -44,16 +44,12 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let change = move |run: &mut Run| {
         let range = run.aim(&target);
         match run.rng().below(4) {
-            0 => run.discard(&target, range, Operation::ZeroRange, || {
-                zero(&target.file, range)
-            }),
+            0 => run.zero(&target, range),
             1 => match run.exclude(&target, range) {
                 Some(held) => run.rewrite(&target, &held).map(drop),
                 None => Ok(()),
             },
-            _ => run.discard(&target, range, Operation::PunchHole, || {
-                punch(&target.file, range)
-            }),
+            _ => run.punch(&target, range),
         }
     };
     Ok(vec![Box::new(change), Box::new(copy)])

@@ -2,7 +2,7 @@
 //! something to punch.
 
 use super::error::Error;
-use super::extents::{Operation, preallocate, punch};
+use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
@@ -19,9 +19,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
     Ok(solo(move |run| {
         let range = run.aim(&target);
-        run.discard(&target, range, Operation::PunchHole, || {
-            punch(&target.file, range)
-        })?;
+        run.punch(&target, range)?;
         match run.rng().below(8) {
             0 => {
                 // No data changes: what is not a hole stays, and a hole reads as before.

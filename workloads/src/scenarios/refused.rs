@@ -6,7 +6,7 @@ use std::io;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::error::Error;
-use super::extents::{Operation, punch, swap_stale};
+use super::extents::{Operation, swap_stale};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::pages::PAGE;
@@ -99,9 +99,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         )?;
         if run.rng().one_in(4) {
             let range = run.aim(&target);
-            run.discard(&target, range, Operation::PunchHole, || {
-                punch(&target.file, range)
-            })?;
+            run.punch(&target, range)?;
         }
         Ok(())
     }))

@@ -2,7 +2,6 @@
 //! (MADV_POPULATE_READ) while the blocks below are punched.
 
 use super::error::Error;
-use super::extents::{Operation, punch};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
@@ -25,8 +24,6 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file_alone(Family::Fixed, 0, habit)?;
     Ok(solo(move |run| {
         let range = run.aim(&target);
-        run.discard(&target, range, Operation::PunchHole, || {
-            punch(&target.file, range)
-        })
+        run.punch(&target, range)
     }))
 }

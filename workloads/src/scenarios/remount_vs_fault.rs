@@ -2,7 +2,7 @@
 //! faults: nothing may be lost, and nothing may hang.
 
 use super::error::Error;
-use super::extents::{Operation, punch};
+use super::extents::Operation;
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::mounted::Mounted;
@@ -26,8 +26,6 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         run.apply(Operation::Remount, &target, range, || {
             mounted.remount(read_only)
         })?;
-        run.discard(&target, range, Operation::PunchHole, || {
-            punch(&target.file, range)
-        })
+        run.punch(&target, range)
     }))
 }

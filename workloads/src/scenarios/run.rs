@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::Limit;
 use super::block::Cell;
 use super::error::Error;
-use super::extents::Operation;
+use super::extents::{self, Operation};
 use super::ledger::{Change, Exclusive, Sealed, Wrong};
 use super::mapping::{Lost, Mapping};
 use super::oplog::Done;
@@ -228,6 +228,20 @@ impl Run {
     ) -> Result<(), Error> {
         while !self.apply(operation, target, range, &mut call)? {}
         Ok(())
+    }
+
+    /// [`Run::discard`] by punching a hole.
+    pub fn punch(&mut self, target: &Target, range: PageRange) -> Result<(), Error> {
+        self.discard(target, range, Operation::PunchHole, || {
+            extents::punch(&target.file, range)
+        })
+    }
+
+    /// [`Run::discard`] by zeroing.
+    pub fn zero(&mut self, target: &Target, range: PageRange) -> Result<(), Error> {
+        self.discard(target, range, Operation::ZeroRange, || {
+            extents::zero(&target.file, range)
+        })
     }
 
     /// A round that discards the range's data. Half of the rounds hold off stores and then look

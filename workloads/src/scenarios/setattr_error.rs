@@ -3,7 +3,7 @@
 
 use super::children::{LimitedChild, Resize};
 use super::error::Error;
-use super::extents::{Operation, punch};
+use super::extents::Operation;
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
@@ -36,9 +36,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         })?;
         if run.rng().one_in(4) {
             let range = run.aim(&target);
-            run.discard(&target, range, Operation::PunchHole, || {
-                punch(&target.file, range)
-            })?;
+            run.punch(&target, range)?;
         }
         Ok(())
     }))

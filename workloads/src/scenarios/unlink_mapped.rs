@@ -37,9 +37,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     // Takes and gives back blocks.
     let change = move |run: &mut Run| {
         let range = run.aim(&target);
-        run.discard(&target, range, Operation::PunchHole, || {
-            punch(&target.file, range)
-        })
+        run.punch(&target, range)
     };
     Ok(vec![Box::new(change), Box::new(remove)])
 }

@@ -2,7 +2,7 @@
 //! what was in it before.
 
 use super::error::Error;
-use super::extents::{Operation, preallocate, punch};
+use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
@@ -24,9 +24,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, habit)?;
     Ok(solo(move |run| {
         let range = run.aim(&target);
-        run.discard(&target, range, Operation::PunchHole, || {
-            punch(&target.file, range)
-        })?;
+        run.punch(&target, range)?;
         // No change of content, so no new epoch: a store that is lost to it is the kernel's fault.
         run.apply(Operation::Preallocate, &target, range, || {
             preallocate(&target.file, range)

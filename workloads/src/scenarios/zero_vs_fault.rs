@@ -1,7 +1,6 @@
 //! Zero range against faults: written extents turn unwritten under pages in use.
 
 use super::error::Error;
-use super::extents::{Operation, zero};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
@@ -18,9 +17,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
     Ok(solo(move |run| {
         let range = run.aim(&target);
-        run.discard(&target, range, Operation::ZeroRange, || {
-            zero(&target.file, range)
-        })?;
+        run.zero(&target, range)?;
         if run.rng().one_in(8)
             && let Some(held) = run.exclude(&target, range)
         {
