@@ -8,7 +8,6 @@ use std::{
     fs::File,
     io::{Read as _, Write as _},
     num::NonZero,
-    os::fd::OwnedFd,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -49,26 +48,29 @@ fn cells(count: u16) -> NonZero<u16> {
     NonZero::new(count).unwrap()
 }
 
+/// The program on a new terminal, and the terminal's other end.
+fn spawn(arguments: &[&str], stderr: Stdio) -> (Child, File) {
+    let size = Winsize {
+        ws_row: SIZE.0,
+        ws_col: SIZE.1,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
+    let child = Command::new(BINARY)
+        .args(arguments)
+        .env("TERM", "xterm-256color")
+        .stdin(slave.try_clone().unwrap())
+        .stdout(slave)
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    (child, File::from(master))
+}
+
 impl OnTerminal {
     fn start(arguments: &[&str]) -> Self {
-        let size = Winsize {
-            ws_row: SIZE.0,
-            ws_col: SIZE.1,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
-        let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().unwrap());
-        let child = Command::new(BINARY)
-            .args(arguments)
-            .env("TERM", "xterm-256color")
-            .stdin(end(&slave))
-            .stdout(end(&slave))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        drop(slave);
-        let keys = File::from(master);
+        let (child, keys) = spawn(arguments, Stdio::piped());
         let mut master = keys.try_clone().unwrap();
         let (sender, output) = mpsc::channel();
         thread::spawn(move || {
@@ -248,21 +250,8 @@ fn it_ends_in_every_way() {
 #[test]
 fn a_stuck_terminal_holds_nobody() {
     let (rate, _) = PACE;
-    let size = Winsize {
-        ws_row: SIZE.0,
-        ws_col: SIZE.1,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
-    let end = |slave: &OwnedFd| Stdio::from(slave.try_clone().unwrap());
-    let mut child = Command::new(BINARY)
-        .args(["bench", "screen", "--rate", &rate.to_string()])
-        .stdin(end(&slave))
-        .stdout(end(&slave))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let rate = rate.to_string();
+    let (mut child, terminal) = spawn(&["bench", "screen", "--rate", &rate], Stdio::null());
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/wchan", child.id()));
         stat.unwrap_or_default()
@@ -280,5 +269,5 @@ fn a_stuck_terminal_holds_nobody() {
         }
         thread::sleep(Duration::from_millis(50));
     }
-    drop(master);
+    drop(terminal);
 }

@@ -2,54 +2,32 @@
 //!
 //! Needs QEMU, the build tools for modules, and on the first run the package mirror: `make setup`.
 
+mod vm_site;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use dashboards::campaign::{Extent, Site, Trial, TrialOutcome, run_all};
+use dashboards::campaign::{Extent, Trial};
 use tracer::{
     analyze::analyze,
     judge::{Verdict, rules::Kind},
     trace::Trace,
 };
-use workloads::lab::{Cache, Kernel, KernelSeries, mutations};
+use vm_site::{BINARY, SERIES, alone, on_site, run_broken};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_faultline");
-const SERIES: &str = "6.12";
 /// Enough of them for a million events: each opens a window, into which hundreds of events fall.
 const OPERATIONS: u64 = 3000;
-
-/// One VM at a time: two would take each other's processors.
-fn alone() -> MutexGuard<'static, ()> {
-    static VM: Mutex<()> = Mutex::new(());
-    VM.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn run(trial: Trial, directory: &Path) -> TrialOutcome {
-    let cache = Cache::open().unwrap();
-    let mut say = |step| eprintln!("{step:?}");
-    let kernel = Kernel::obtain(&cache, &KernelSeries(SERIES.to_owned()), &mut say).unwrap();
-    let site = Site {
-        binary: Path::new(BINARY),
-        cache: &cache,
-        kernel: &kernel,
-        directory,
-    };
-    trial.run(site, &mut say).unwrap()
-}
 
 #[test]
 fn a_stock_kernel_is_clean_and_the_run_was_worth_it() {
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
-    let outcome = run(
-        Trial::stock(Extent::Operations(OPERATIONS)),
-        directory.path(),
-    );
+    let trial = Trial::stock(Extent::Operations(OPERATIONS));
+    let outcome = on_site(directory.path(), |site, say| trial.run(site, say)).unwrap();
     assert!(outcome.trouble.is_empty(), "{:?}", outcome.trouble);
     assert_eq!(outcome.judged.len(), 2);
     let mut events = 0;
@@ -97,21 +75,8 @@ fn finds_what_is_broken_and_nothing_else() {
     ];
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
-    let cache = Cache::open().unwrap();
-    let mut say = |step| eprintln!("{step:?}");
-    let kernel = Kernel::obtain(&cache, &KernelSeries(SERIES.to_owned()), &mut say).unwrap();
-    let site = Site {
-        binary: Path::new(BINARY),
-        cache: &cache,
-        kernel: &kernel,
-        directory: directory.path(),
-    };
     let extent = Extent::Time(Duration::from_secs(5));
-    let trials = BROKEN
-        .map(|name| Trial::broken(mutations::find(name).unwrap(), extent))
-        .into();
-    let outcomes = run_all(trials, site, &mut say).unwrap();
-    assert_eq!(outcomes.len(), BROKEN.len());
+    let outcomes = run_broken(&BROKEN, extent, directory.path());
     for outcome in &outcomes {
         let name = &outcome.trial.name;
         for judged in &outcome.judged {

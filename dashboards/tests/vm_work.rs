@@ -2,49 +2,22 @@
 //!
 //! Needs QEMU, the build tools for modules, and on the first run the package mirror: `make setup`.
 
-use std::{
-    path::Path,
-    process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod vm_site;
 
-use dashboards::campaign::{Extent, Site, Trial, run_all};
+use std::{process::Command, time::Duration};
+
+use dashboards::campaign::Extent;
 use tracer::judge::{finding::Strength, rules::Kind};
-use workloads::{
-    lab::{Cache, Kernel, KernelSeries, mutations},
-    scenarios::Log,
-};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_faultline");
-const SERIES: &str = "6.12";
-
-/// One VM at a time: two would take each other's processors.
-fn alone() -> MutexGuard<'static, ()> {
-    static VM: Mutex<()> = Mutex::new(());
-    VM.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use vm_site::{BINARY, SERIES, alone, run_broken};
+use workloads::scenarios::Log;
 
 #[test]
 fn wrong_data_is_joined_to_the_operation_that_caused_it() {
     const BROKEN: [&str; 2] = ["xfs-punch-unmap-short", "ext4-insert-no-unmap"];
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
-    let cache = Cache::open().unwrap();
-    let mut say = |step| eprintln!("{step:?}");
-    let kernel = Kernel::obtain(&cache, &KernelSeries(SERIES.to_owned()), &mut say).unwrap();
-    let site = Site {
-        binary: Path::new(BINARY),
-        cache: &cache,
-        kernel: &kernel,
-        directory: directory.path(),
-    };
     let extent = Extent::Time(Duration::from_secs(10));
-    let trials = BROKEN
-        .map(|name| Trial::broken(mutations::find(name).unwrap(), extent))
-        .into();
-    let outcomes = run_all(trials, site, &mut say).unwrap();
-    assert_eq!(outcomes.len(), BROKEN.len());
+    let outcomes = run_broken(&BROKEN, extent, directory.path());
     for outcome in &outcomes {
         let name = &outcome.trial.name;
         let broken = outcome.trial.mutation.as_ref().unwrap();
