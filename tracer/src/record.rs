@@ -49,6 +49,8 @@ pub struct Options {
     pub mounts: Vec<Mount>,
     /// Command to run; recording ends with it. Empty: until told to stop.
     pub command: Vec<OsString>,
+    /// What the command prints goes where our errors go, since standard output is for something else.
+    pub aside: bool,
     /// Ends the recording, and the command, after this long.
     pub limit: Option<Duration>,
     /// Sizes.
@@ -221,7 +223,7 @@ pub fn record(
         missing: header.hooks.len() - attached,
     });
 
-    let (mut child, marks) = spawn(&options.command)?;
+    let (mut child, marks) = spawn(&options.command, options.aside)?;
     recorder.marks = marks;
     let outcome = recorder.follow(&mut session, child.as_mut(), options.limit, stop, progress);
     let (status, stuck) = match (outcome, child) {
@@ -481,7 +483,10 @@ pub(crate) fn header(
     }
 }
 
-fn spawn(command: &[OsString]) -> Result<(Option<Child>, Option<Receiver>), RecordError> {
+fn spawn(
+    command: &[OsString],
+    aside: bool,
+) -> Result<(Option<Child>, Option<Receiver>), RecordError> {
     let Some((program, arguments)) = command.split_first() else {
         return Ok((None, None));
     };
@@ -491,6 +496,9 @@ fn spawn(command: &[OsString]) -> Result<(Option<Child>, Option<Receiver>), Reco
     };
     let mut command = Command::new(program);
     command.args(arguments);
+    if aside {
+        command.stdout(io::stderr());
+    }
     let mut marks = Receiver::attach(&mut command).map_err(failed)?;
     let child = command.spawn().map_err(failed)?;
     marks.started();

@@ -3,7 +3,12 @@
 mod judge_dsl;
 
 use judge_dsl::*;
-use tracer::hooks::{Effect, Entry, Install, LockAction};
+use tracer::{
+    hooks::{Effect, Entry, Install, LockAction},
+    judge::Report,
+    trace::meta::{CorruptionMark, Mark, OperationMark},
+    units::{Ino, Nanos, Tid},
+};
 use tracer_ebpf::event::FLAG_CACHED;
 
 const OFFSET: u64 = 64 * KIB;
@@ -104,6 +109,87 @@ fn entries_dropped_but_translations_kept() {
     // Two calls do what one does.
     steps.splice(at..at, [scan(A, 0), unmap(A, OFFSET, LENGTH)]);
     assert_eq!(judged(steps), [""; 0]);
+}
+
+/// Wrong data that a workload reads at the end.
+fn wrong_data(offset: u64) -> Mark {
+    Mark::Corruption(CorruptionMark {
+        at: Nanos(100_000_000),
+        tid: Tid(3),
+        device: XFS,
+        ino: Ino(131),
+        path: "/mnt/xfs/a".to_owned(),
+        offset,
+        length: 4 * KIB,
+        wrong: "stale data".to_owned(),
+        story: "block 16 of a, generation 1, where generation 2 must be".to_owned(),
+        origin: None,
+        known: None,
+    })
+}
+
+/// Reports findings of what a task does before a workload reads wrong data.
+fn judged_before(marks: &[Mark], steps: impl IntoIterator<Item = Step>) -> Report {
+    let mut recorder = Recorder::new();
+    for mark in marks {
+        recorder.judge().mark(mark);
+    }
+    recorder.run(2, fault(B, 3, Install::PteRead));
+    recorder.run(1, steps);
+    recorder.finish()
+}
+
+#[test]
+fn wrong_data_proves_the_rule_that_its_window_broke() {
+    let report = judged_before(&[wrong_data(OFFSET)], no_drop(punch()));
+    assert_eq!(
+        found(&report),
+        [
+            "missing-invalidate proven fallocate/PUNCH_HOLE",
+            "corruption proven fallocate/PUNCH_HOLE"
+        ]
+    );
+    let sentence = &report.findings[0].sentence;
+    assert!(
+        sentence.contains("Wrong data followed: stale data at 64 KiB..68 KiB of inode 131"),
+        "{sentence}"
+    );
+    // The lock protects what the change depends on as much as what it leaves behind.
+    let unlocked = without(punch(), |step| is_lock(step, A, IRwsem));
+    assert_eq!(
+        found(&judged_before(&[wrong_data(OFFSET)], unlocked))[0],
+        "op-unprotected proven fallocate/PUNCH_HOLE"
+    );
+}
+
+#[test]
+fn wrong_data_elsewhere_or_after_another_operation_proves_nothing() {
+    let predicted = "missing-invalidate predicted fallocate/PUNCH_HOLE";
+    let elsewhere = [wrong_data(OFFSET + LENGTH)];
+    assert_eq!(
+        found(&judged_before(&elsewhere, no_drop(punch())))[0],
+        predicted
+    );
+
+    // A punch that did everything right was the last to change the block.
+    let again = no_drop(punch()).into_iter().chain(punch());
+    let report = judged_before(&[wrong_data(OFFSET)], again);
+    assert_eq!(found(&report)[0], predicted);
+
+    // The workload wrote the block after the punch.
+    let write = Mark::Operation(OperationMark {
+        from: Nanos(50_000_000),
+        to: Nanos(50_010_000),
+        tid: Tid(3),
+        device: XFS,
+        ino: Ino(131),
+        operation: "write".to_owned(),
+        offset: OFFSET,
+        length: 4 * KIB,
+        errno: 0,
+    });
+    let report = judged_before(&[wrong_data(OFFSET), write], no_drop(punch()));
+    assert_eq!(found(&report), [predicted, "corruption proven dax-write"]);
 }
 
 #[test]

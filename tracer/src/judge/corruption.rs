@@ -1,6 +1,8 @@
 //! Wrong data that the workload read, and what explains it: the last window before on the block that
 //! was read, or on the one that the data belongs to; where no window was recorded, the last operation
-//! that the workload tells of.
+//! that the workload tells of. If that window broke a rule about these bytes, the wrong data proves it.
+
+use std::collections::BTreeMap;
 
 use crate::{
     hooks::{FilesystemKind, LockClass, Mode},
@@ -12,7 +14,7 @@ use crate::{
         summary::Summary,
         task::TaskId,
         text::{duration, span},
-        window::Window,
+        window::{FindingIndex, Window},
     },
     trace::meta::{self, CorruptionMark, Mark, OperationMark},
     units::{ByteRange, Nanos, StackId, Tid},
@@ -34,7 +36,7 @@ struct Seen {
 }
 
 /// A window that explains wrong data.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Cause {
     inode: InodeIndex,
     task: TaskId,
@@ -42,6 +44,29 @@ struct Cause {
     from: Nanos,
     lock: Option<(Mode, Nanos)>,
     stack: Option<StackId>,
+    /// What its operation did wrong with the block.
+    broken: Vec<FindingIndex>,
+}
+
+/// Wrong data that an operation left behind in bytes about which it broke a rule.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof<'a> {
+    mark: &'a CorruptionMark,
+    after_ns: u64,
+}
+
+impl Proof<'_> {
+    /// As a finding's sentence ends.
+    pub fn sentence(&self) -> String {
+        let mark = self.mark;
+        format!(
+            "Wrong data followed: {} at {} of inode {}, {} after one such window opened.",
+            mark.wrong,
+            span(mark.offset, mark.length),
+            mark.ino.0,
+            duration(self.after_ns),
+        )
+    }
 }
 
 impl Seen {
@@ -84,7 +109,10 @@ impl Corruptions {
         };
         for seen in &mut self.seen {
             if window.from <= seen.mark.at
-                && seen.cause.is_none_or(|cause| cause.from <= window.from)
+                && seen
+                    .cause
+                    .as_ref()
+                    .is_none_or(|cause| cause.from <= window.from)
                 && seen.concerns(file.device.0, file.ino.0, danger.range)
             {
                 seen.cause = Some(Cause {
@@ -94,6 +122,12 @@ impl Corruptions {
                     from: window.from,
                     lock: window.lock,
                     stack: window.stack,
+                    broken: window
+                        .broken
+                        .iter()
+                        .filter(|(_, range)| seen.concerns(file.device.0, file.ino.0, *range))
+                        .map(|(finding, _)| *finding)
+                        .collect(),
                 });
             }
         }
@@ -112,6 +146,14 @@ impl Corruptions {
             .filter_map(|mark| Some((mark, named(&mark.operation, dax)?)))
             .max_by_key(|(mark, _)| mark.from)
     }
+}
+
+/// The window that explains wrong data, unless the workload tells of something that began later: an
+/// operation's window opens inside it.
+fn cause<'a>(seen: &'a Seen, told: Option<&OperationMark>) -> Option<&'a Cause> {
+    seen.cause
+        .as_ref()
+        .filter(|cause| told.is_none_or(|told| told.from <= cause.from))
 }
 
 /// A workload does not know whether its write(2) goes to DAX.
@@ -135,6 +177,28 @@ struct Same<'a> {
 }
 
 impl Summary<'_> {
+    /// Findings of operations that left wrong data behind, each with the first such data.
+    pub(super) fn proofs(&self) -> BTreeMap<FindingIndex, Proof<'_>> {
+        let corruptions = &self.judge.engine.corruptions;
+        let mut proofs = BTreeMap::<FindingIndex, Proof<'_>>::new();
+        for seen in &corruptions.seen {
+            let told = corruptions.told(seen, self.dax(&seen.mark));
+            let cause = cause(seen, told.map(|(told, _)| told));
+            let Some(cause) = cause else { continue };
+            let proof = Proof {
+                mark: &seen.mark,
+                after_ns: seen.mark.at.0.saturating_sub(cause.from.0),
+            };
+            for &finding in &cause.broken {
+                let first = proofs.entry(finding).or_insert(proof);
+                if proof.mark.at < first.mark.at {
+                    *first = proof;
+                }
+            }
+        }
+        proofs
+    }
+
     /// One finding for each kind of wrong data and operation; with the argument why unmodified kernels
     /// show it, if the workload knows one.
     pub(super) fn corruptions(&self) -> Vec<(Finding, Option<String>)> {
@@ -173,21 +237,11 @@ impl Summary<'_> {
             .iter()
             .find(|mount| mount.device == mark.device)?
             .filesystem;
-        let file = engine
-            .files
-            .indexes()
-            .filter(|&index| {
-                let file = &engine.files.get(index).meta;
-                (file.device, file.ino) == (mark.device, mark.ino) && file.since <= mark.at
-            })
-            .last();
-        let dax = file.is_some_and(|index| engine.files.get(index).meta.dax);
+        let file = self.file(mark);
+        let dax = self.dax(mark);
         let told = corruptions.told(seen, dax);
-        // Whichever began last. An operation's window opens inside it.
-        let cause = seen
-            .cause
-            .filter(|cause| told.is_none_or(|(told, _)| told.from <= cause.from));
-        let operation = match (&cause, told) {
+        let cause = cause(seen, told.map(|(told, _)| told));
+        let operation = match (cause, told) {
             (Some(cause), _) => cause.operation,
             (None, Some((_, operation))) => operation,
             // Nothing changed the block: whatever is wrong came with the fault that mapped it.
@@ -211,7 +265,7 @@ impl Summary<'_> {
             role: operation.name().to_owned(),
             sampled: false,
         };
-        let (actor, when) = match (&cause, told) {
+        let (actor, when) = match (cause, told) {
             (Some(cause), _) => {
                 let who = self.judge.who(cause.task);
                 let name = who.map(|who| who.name.clone()).unwrap_or_default();
@@ -295,6 +349,24 @@ impl Summary<'_> {
         })
     }
 
+    /// The file that was read, as it was then.
+    fn file(&self, mark: &CorruptionMark) -> Option<InodeIndex> {
+        let files = &self.judge.engine.files;
+        files
+            .indexes()
+            .filter(|&index| {
+                let file = &files.get(index).meta;
+                (file.device, file.ino) == (mark.device, mark.ino) && file.since <= mark.at
+            })
+            .last()
+    }
+
+    fn dax(&self, mark: &CorruptionMark) -> bool {
+        let files = &self.judge.engine.files;
+        self.file(mark)
+            .is_some_and(|index| files.get(index).meta.dax)
+    }
+
     /// The latest owner of a thread id.
     fn task(&self, tid: Tid) -> Option<&meta::Task> {
         self.judge.names.tasks.get(&tid.0)?.last()
@@ -356,6 +428,7 @@ mod tests {
             lock: None,
             stack: None,
             breaches: Vec::new(),
+            broken: Vec::new(),
             exposures: Vec::new(),
         }
     }
@@ -375,7 +448,7 @@ mod tests {
     }
 
     fn joined(corruptions: &Corruptions) -> Option<u64> {
-        corruptions.seen[0].cause.map(|cause| cause.from.0)
+        corruptions.seen[0].cause.as_ref().map(|cause| cause.from.0)
     }
 
     #[test]

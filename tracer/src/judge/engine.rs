@@ -997,7 +997,7 @@ impl Engine {
         }
     }
 
-    fn window(&mut self, inode: InodeIndex, scope: ScopeId) -> Option<&mut Window> {
+    pub(super) fn window(&mut self, inode: InodeIndex, scope: ScopeId) -> Option<&mut Window> {
         self.files
             .get_mut(inode)
             .open
@@ -1036,6 +1036,7 @@ impl Engine {
                 lock: None,
                 stack: None,
                 breaches: Vec::new(),
+                broken: Vec::new(),
                 exposures: Vec::new(),
             });
         }
@@ -1297,11 +1298,12 @@ impl Engine {
         {
             let finding = reported.finding;
             self.findings.extend(finding, id, danger.range);
-            if let Some(window) = self.window(inode, id)
-                && let Some(breach) = window.breaches.iter_mut().find(|b| b.finding == finding)
-            {
-                breach.danger = breach.danger.join(danger);
-                breach.witness.range = breach.danger.range;
+            if let Some(window) = self.window(inode, id) {
+                window.broke(finding, danger.range);
+                if let Some(breach) = window.breaches.iter_mut().find(|b| b.finding == finding) {
+                    breach.danger = breach.danger.join(danger);
+                    breach.witness.range = breach.danger.range;
+                }
             }
             return Some(finding);
         }
@@ -1342,14 +1344,15 @@ impl Engine {
             class,
             finding,
         });
-        if class == LockClass::InvalidateLock
-            && let Some(window) = self.window(inode, id)
-        {
-            window.breaches.push(Breach {
-                finding,
-                witness,
-                danger,
-            });
+        if let Some(window) = self.window(inode, id) {
+            window.broke(finding, danger.range);
+            if class == LockClass::InvalidateLock {
+                window.breaches.push(Breach {
+                    finding,
+                    witness,
+                    danger,
+                });
+            }
         }
         Some(finding)
     }

@@ -1,6 +1,6 @@
 //! Findings: one per mistake, however often it was made, with its best witness.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     hooks::{FilesystemKind, LockClass, Mode},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How much was seen; never mixed up, since a tool that cries wolf is switched off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Strength {
     /// A rule was broken, though nobody lost a race. One task's program order suffices.

@@ -342,6 +342,11 @@ impl Engine {
         };
         let finding = self.findings.add(key, &untorn.witness);
         self.facts.tell(|| found(finding, &untorn.witness));
+        if let Some(scope) = untorn.witness.scope
+            && let Some(window) = self.window(inode, scope)
+        {
+            window.broke(finding, untorn.range);
+        }
         if untorn.live {
             self.findings.raise(finding, Strength::Observed);
         }

@@ -7,14 +7,17 @@ use crate::{
     judge::{
         Judge,
         annotations::{self, ANNOTATIONS, Version},
+        corruption::Proof,
         finding::{
-            Act, Expected, Finding, FindingStack, FindingTask, LockHeld, Party, Range, Record, Role,
+            Act, Expected, Finding, FindingStack, FindingTask, LockHeld, Party, Range, Record,
+            Role, Strength,
         },
         inode::InodeIndex,
         report::{Annotated, HookReport, Report, SCHEMA, Totals, Verdict},
         rules::{self, Kind},
         sentence::Facts,
         task::TaskId,
+        window::FindingIndex,
     },
     trace::meta::{self, LossCause},
     units::{HookId, Nanos},
@@ -50,12 +53,14 @@ impl<'a> Summary<'a> {
 
         let kernel = Version::of_kernel(&header.kernel, &header.build);
         let (mut findings, mut annotated) = (Vec::new(), Vec::new());
-        for record in engine.findings.iter() {
+        let proofs = self.proofs();
+        for (index, record) in engine.findings.iter().enumerate() {
             if blind || self.may_be_a_miss(record) {
                 unjudged += record.count;
                 continue;
             }
-            let finding = self.finding(record);
+            let proof = proofs.get(&FindingIndex(index as u32));
+            let finding = self.finding(record, proof);
             let subject = annotations::Subject {
                 kind: finding.kind,
                 filesystem: finding.filesystem,
@@ -374,7 +379,7 @@ impl<'a> Summary<'a> {
         }
     }
 
-    fn finding(&self, record: &Record) -> Finding {
+    fn finding(&self, record: &Record, proof: Option<&Proof<'_>>) -> Finding {
         let engine = &self.judge.engine;
         let witness = &record.witness;
         let key = record.key;
@@ -414,6 +419,10 @@ impl<'a> Summary<'a> {
             Act::Outlived { by: Some(by), .. } => Some(self.named(by)),
             _ => None,
         };
+        let strength = match proof {
+            Some(_) => Strength::Proven,
+            None => record.strength,
+        };
         let facts = Facts {
             key,
             act: witness.act,
@@ -422,11 +431,15 @@ impl<'a> Summary<'a> {
             owner: owner.as_deref(),
             met: met.as_deref(),
             others: &others,
-            strength: record.strength,
+            strength,
+        };
+        let sentence = match proof {
+            Some(proof) => format!("{} {}", facts.sentence(), proof.sentence()),
+            None => facts.sentence(),
         };
         Finding {
             kind: key.kind,
-            strength: record.strength,
+            strength,
             filesystem: key.filesystem,
             operation: key.operation,
             inode: file.ino,
@@ -458,7 +471,7 @@ impl<'a> Summary<'a> {
             target: self.target(key.hook),
             tasks,
             stacks: self.stacks(record, &parties),
-            sentence: facts.sentence(),
+            sentence,
             count: record.count,
             time_ns: witness.time,
             file: witness.inode,

@@ -17,7 +17,7 @@ pub const CLOCK_SKEW_NS: u64 = 1000;
 pub struct ScopeId(pub u64);
 
 /// A finding's place in the engine's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FindingIndex(pub u32);
 
 /// Bytes whose extents changed, and since when no fault may map them.
@@ -89,6 +89,8 @@ pub struct Window {
     pub stack: Option<StackId>,
     /// What it did wrong.
     pub breaches: Vec<Breach>,
+    /// Every finding that its operation made on this file, and the bytes that each is about.
+    pub broken: Vec<(FindingIndex, ByteRange)>,
     /// When an install would outlive it.
     pub exposures: Vec<Exposure>,
 }
@@ -97,6 +99,14 @@ impl Window {
     /// The end, or the end of time.
     pub fn end(&self) -> Nanos {
         self.to.unwrap_or(Nanos(u64::MAX))
+    }
+
+    /// The operation broke a rule in these bytes.
+    pub fn broke(&mut self, finding: FindingIndex, range: ByteRange) {
+        match self.broken.iter_mut().find(|(known, _)| *known == finding) {
+            Some((_, known)) => *known = known.union(range),
+            None => self.broken.push((finding, range)),
+        }
     }
 
     /// Remembers an exposure.
