@@ -531,3 +531,35 @@ fn a_mapping_used_after_another_task_changed_it() {
     );
     assert_eq!(direct_copy_on_write(vec![], vec![]), [""; 0]);
 }
+
+/// An exchange of A's and B's extents without a look for pins, of which B uses DAX or not.
+fn exchanged(dax: bool) -> Report {
+    let mut recorder = Recorder::with(header());
+    recorder.judge().inode(&file(A, 131, XFS, true, "a"));
+    recorder.judge().inode(&file(B, 132, XFS, dax, "b"));
+    recorder.run(2, fault(A, 3, Install::PteRead));
+    let steps = no_scan(swap()).into_iter().map(|mut step| {
+        step.effect = match step.effect {
+            Effect::Enter(Entry::SwapExtents) => Effect::Enter(Entry::ExchangeRange),
+            Effect::Leave(Entry::SwapExtents) => Effect::Leave(Entry::ExchangeRange),
+            other => other,
+        };
+        step
+    });
+    recorder.run(1, steps);
+    recorder.finish()
+}
+
+#[test]
+fn an_exchange_with_one_dax_file_is_known_and_with_two_is_not() {
+    let mixed = exchanged(false);
+    assert_eq!(mixed.findings.len(), 0, "{:?}", found(&mixed));
+    assert_eq!(
+        found(&mixed),
+        ["layout-unbroken predicted XFS_IOC_EXCHANGE_RANGE"]
+    );
+    assert!(mixed.annotated[0].argument.contains("xfs_ilock2_io_mmap"));
+    let both = exchanged(true);
+    assert_eq!(both.annotated.len(), 0);
+    assert_eq!(both.findings[0].kind.name(), "layout-unbroken");
+}

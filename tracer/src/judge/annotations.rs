@@ -2,7 +2,10 @@
 
 use crate::{
     hooks::{FilesystemKind, LockClass},
-    judge::{operations::Operation, rules::Kind},
+    judge::{
+        operations::Operation,
+        rules::{Kind, Observed},
+    },
 };
 
 /// A kernel's version: `6.12.95`.
@@ -47,6 +50,8 @@ pub struct Annotation {
     pub class: LockClass,
     /// The hook that sees it; any if none.
     pub target: Option<&'static str>,
+    /// How it is found; any way if none.
+    pub how: Option<Observed>,
     /// The first kernel that has it.
     pub from: Version,
     /// The first later one that has not.
@@ -61,6 +66,7 @@ const COW_MAPPING: Annotation = Annotation {
     operation: Operation::DirectWrite,
     class: LockClass::Ilock,
     target: Some("xfs_reflink_allocate_cow"),
+    how: None,
     from: Version(6, 0, 0),
     before: None,
     argument: "fs/xfs/xfs_reflink.c:xfs_reflink_fill_cow_hole and _fill_delalloc drop the ILOCK to \
@@ -79,6 +85,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         operation: Operation::DaxWrite,
         class: LockClass::InvalidateLock,
         target: Some("__xfs_bunmapi"),
+        how: None,
         from: Version(6, 0, 0),
         before: None,
         argument: "A write(2) to shared blocks of a DAX file copies them: fs/dax.c:dax_iomap_iter \
@@ -102,6 +109,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         operation: Operation::SwapExtents,
         class: LockClass::InvalidateLock,
         target: Some("xfs_swap_extent_before"),
+        how: None,
         from: Version(6, 0, 0),
         before: None,
         argument: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents drops the page cache of both files under \
@@ -114,6 +122,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         operation: Operation::SwapExtents,
         class: LockClass::IRwsem,
         target: Some("xfs_swap_extent_before"),
+        how: None,
         from: Version(6, 0, 0),
         before: None,
         argument: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents takes both i_rwsem, but does not call \
@@ -123,10 +132,25 @@ pub const ANNOTATIONS: &[Annotation] = &[
     },
     Annotation {
         kind: Kind::LayoutUnbroken,
+        filesystem: FilesystemKind::Xfs,
+        operation: Operation::ExchangeRange,
+        class: LockClass::InvalidateLock,
+        target: None,
+        how: Some(Observed::NotScannedMixed),
+        from: Version(6, 10, 0),
+        before: None,
+        argument: "fs/xfs/xfs_inode.c:xfs_ilock2_io_mmap breaks layouts only if both files use DAX, and \
+                   xfs_exchange_range refuses no mixed pair: of a DAX file and one in the page cache \
+                   (mounted with dax=inode) the DAX one's pinned pages are not waited for, and DMA into \
+                   them goes on into blocks that have become the other file's.",
+    },
+    Annotation {
+        kind: Kind::LayoutUnbroken,
         filesystem: FilesystemKind::Ext4,
         operation: Operation::SwapBoot,
         class: LockClass::InvalidateLock,
         target: Some("swap_inode_data"),
+        how: None,
         from: Version(6, 0, 0),
         before: None,
         argument: "fs/ext4/ioctl.c:swap_inode_boot_loader accepts DAX inodes and never calls \
@@ -138,6 +162,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         operation: Operation::SwapBoot,
         class: LockClass::InvalidateLock,
         target: Some("swap_inode_data"),
+        how: None,
         from: Version(6, 0, 0),
         before: None,
         argument: "fs/ext4/ioctl.c:swap_inode_boot_loader calls truncate_inode_pages, which drops \
@@ -150,6 +175,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
         operation: Operation::SwapBoot,
         class: LockClass::InvalidateLock,
         target: None,
+        how: None,
         from: Version(6, 0, 0),
         before: None,
         argument: "What follows from fs/ext4/ioctl.c:swap_inode_boot_loader tearing down too little: a \
@@ -171,6 +197,8 @@ pub struct Subject<'a> {
     pub class: LockClass,
     /// The hook that saw it.
     pub target: &'a str,
+    /// How it was found.
+    pub how: Observed,
     /// On which kernel; a kernel of unknown version has no known findings.
     pub kernel: Option<Version>,
 }
@@ -187,6 +215,7 @@ pub fn find<'a>(table: &'a [Annotation], subject: Subject<'_>) -> Option<&'a Ann
                 subject.class,
             )
             && known.target.is_none_or(|target| target == subject.target)
+            && known.how.is_none_or(|how| how == subject.how)
             && known.from <= kernel
             && known.before.is_none_or(|before| kernel < before)
     })
@@ -221,6 +250,7 @@ mod tests {
             operation: Operation::SwapBoot,
             class: LockClass::InvalidateLock,
             target: None,
+            how: None,
             from: Version(6, 1, 0),
             before: Some(Version(6, 12, 96)),
             argument: "for the test",
@@ -232,6 +262,7 @@ mod tests {
                 operation: Operation::SwapBoot,
                 class: LockClass::InvalidateLock,
                 target: "swap_inode_data",
+                how: Observed::Unheld,
                 kernel: version,
             };
             find(&table, subject).is_some()

@@ -87,6 +87,9 @@ impl Engine {
     ) {
         let duties = change.operation.duties();
         let entry = change.entry;
+        let mixed = change
+            .iter()
+            .any(|subject| !self.files.get(subject.inode).meta.dax);
         let Some(subject) = change.subject_mut(event.inode) else {
             return;
         };
@@ -139,6 +142,7 @@ impl Engine {
             && let Some(observed) = rules::layouts(LayoutFacts {
                 scanned: subject.torn.scanned.covers(range),
                 pinned: subject.torn.pinned,
+                mixed,
             })
         {
             broke(Kind::LayoutUnbroken, observed, LockClass::InvalidateLock);

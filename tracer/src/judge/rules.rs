@@ -308,6 +308,8 @@ pub enum Observed {
     TornDownLater,
     /// Nobody looked for pinned pages under this hold.
     NotScanned,
+    /// The same, of an operation whose other file does not use DAX.
+    NotScannedMixed,
     /// The last look found a pinned page.
     Pinned,
     /// Nobody waited for direct I/O under this hold.
@@ -351,6 +353,9 @@ impl Observed {
             Self::NotUnmapped => "pages or DAX entries dropped, but not unmapped".to_owned(),
             Self::TornDownLater => "torn down after the change".to_owned(),
             Self::NotScanned => "no look for pinned pages under this hold".to_owned(),
+            Self::NotScannedMixed => {
+                "no look for pinned pages under this hold; the other file uses no DAX".to_owned()
+            }
             Self::Pinned => "a pinned page, and no other look after it".to_owned(),
             Self::NotDrained => "none".to_owned(),
             Self::NotZeroed => "not zeroed".to_owned(),
@@ -455,12 +460,19 @@ pub struct LayoutFacts {
     pub scanned: bool,
     /// The last look found one.
     pub pinned: bool,
+    /// The operation's other file does not use DAX.
+    pub mixed: bool,
 }
 
 /// Judges the look for pinned pages before a change of a DAX file.
 pub fn layouts(facts: LayoutFacts) -> Option<Observed> {
     match facts {
         LayoutFacts { pinned: true, .. } => Some(Observed::Pinned),
+        LayoutFacts {
+            scanned: false,
+            mixed: true,
+            ..
+        } => Some(Observed::NotScannedMixed),
         LayoutFacts { scanned: false, .. } => Some(Observed::NotScanned),
         LayoutFacts { .. } => None,
     }

@@ -67,6 +67,7 @@ impl<'a> Summary<'a> {
                 operation: finding.operation,
                 class: record.key.class,
                 target: &finding.target,
+                how: finding.how,
                 kernel,
             };
             match annotations::find(ANNOTATIONS, subject) {
@@ -84,6 +85,7 @@ impl<'a> Summary<'a> {
                 operation: finding.operation,
                 class: LockClass::InvalidateLock,
                 target: "",
+                how: finding.how,
                 kernel,
             };
             let by_table = || Some(annotations::find(ANNOTATIONS, subject)?.argument.to_owned());

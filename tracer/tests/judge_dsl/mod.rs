@@ -61,6 +61,16 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             "xfs/swapext-end",
             Leave(Entry::SwapExtents),
         ),
+        (
+            "xfs_exchange_range",
+            "xfs/exchange",
+            Enter(Entry::ExchangeRange),
+        ),
+        (
+            "xfs_exchange_range",
+            "xfs/exchange-end",
+            Leave(Entry::ExchangeRange),
+        ),
         ("vm_fault", "fs/fault", Enter(Entry::Fault)),
         ("vm_fault", "fs/fault-end", Leave(Entry::Fault)),
         ("page_mkwrite", "fs/page-mkwrite", Enter(Entry::PageMkwrite)),
