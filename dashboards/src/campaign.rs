@@ -19,8 +19,10 @@ use workloads::{
         ModuleOverride, Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, modules,
         mutations::Mode,
     },
-    scenarios::{Needs, Scenario},
+    scenarios::{Needs, SCENARIOS, Scenario},
 };
+
+use crate::confirmation::Confirmations;
 
 /// Longest that boot, attach and detach take without KVM, on a busy machine.
 const OVERHEAD: Duration = Duration::from_secs(150);
@@ -167,6 +169,8 @@ pub struct Site<'a> {
     pub kernel: &'a Kernel,
     /// Where results stay.
     pub directory: &'a Path,
+    /// Repeat, up to so many times, what merely predicted a finding, and hold tasks up meanwhile.
+    pub confirm: Option<u32>,
 }
 
 /// So many rounds a boot at most: their modules lie in the guest's memory.
@@ -269,7 +273,8 @@ pub fn run_all(
         let rounds: Vec<RoundSpec> = turns.iter().map(|turn| turn.spec.clone()).collect();
         let patience: Duration = turns
             .iter()
-            .map(|turn| turn.workload.extent.patience())
+            .flat_map(|turn| &turn.spec.commands)
+            .map(|command| Duration::from_secs(command.timeout_seconds))
             .sum();
         let mut spec = VmSpec::new(site.kernel, site.binary, rounds);
         spec.result_dir = Some(site.directory.join(format!("boot-{boot}")));
@@ -340,6 +345,10 @@ fn settle(
             .flat_map(|answer| &answer.commands)
             .find(|command| command.name == *name);
         told.extend(command.and_then(|command| complaint(vm, command)));
+        let confirmed = confirmed(vm, &confirming(name)).unwrap_or_else(|complaint| {
+            told.push(complaint);
+            None
+        });
         let trace = vm.result_dir.join(format!("{name}.flt"));
         if !trace.exists() {
             told.push(Complaint::new(
@@ -352,7 +361,10 @@ fn settle(
         outcome.trouble.extend(told);
         match Trace::open(&trace) {
             Ok(opened) => {
-                let report = analyze(&opened);
+                let mut report = analyze(&opened);
+                if let Some(confirmed) = confirmed {
+                    confirmed.raise(&mut report);
+                }
                 let started = opened.header().started;
                 outcome.judged.push(Judged {
                     workload: turn.workload,
@@ -393,6 +405,40 @@ fn death(vm: &VmOutcome) -> String {
         text.push_str(&format!("; its console ends:\n{}", vm.console_tail(15)));
     }
     text
+}
+
+/// The command that confirms what another one recorded.
+fn confirming(name: &str) -> String {
+    format!("{name}.confirm")
+}
+
+/// What confirming came to, if it was asked for and got that far.
+fn confirmed(vm: &VmOutcome, name: &str) -> Result<Option<Confirmations>, Complaint> {
+    let Some(command) = vm
+        .outcome
+        .iter()
+        .flat_map(|answer| &answer.commands)
+        .find(|command| command.name == name)
+    else {
+        return Ok(None);
+    };
+    // Findings that stay predicted are no failure.
+    if command.status != Some(1)
+        && let Some(complaint) = complaint(vm, command)
+    {
+        return Err(complaint);
+    }
+    let output = vm.result_dir.join(format!("{name}.stdout"));
+    let unreadable = |error: &dyn std::fmt::Display| {
+        Complaint::new(
+            Trouble::Command,
+            format!("cannot read {}: {error}", output.display()),
+        )
+    };
+    let text = fs::read(&output).map_err(|error| unreadable(&error))?;
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| unreadable(&error))
 }
 
 /// What a command that failed had to say.
@@ -464,7 +510,9 @@ impl Trial {
                 let spec = RoundSpec {
                     overrides: overrides.clone(),
                     filesystems: vec![workload.filesystem()],
-                    commands: vec![workload.command(&name)],
+                    commands: std::iter::once(workload.command(&name))
+                        .chain(site.confirm.map(|tries| workload.confirm(&name, tries)))
+                        .collect(),
                     name,
                 };
                 (workload.clone(), spec)
@@ -498,6 +546,12 @@ impl Workload {
         if let Some(mkfs) = &self.mkfs {
             job = job.made_with(mkfs);
         }
+        let mixed = SCENARIOS.iter().any(|scenario| {
+            scenario.name == self.scenario && scenario.needs == Needs::ExchangeMixed
+        });
+        if mixed {
+            job.options = "dax=inode".to_owned();
+        }
         if self.dax {
             job
         } else {
@@ -529,6 +583,24 @@ impl Workload {
         ];
         let mut command = CommandJob::new(name, &argv);
         command.timeout_seconds = self.extent.patience().as_secs();
+        command
+    }
+
+    /// Tries what [`Self::command`] recorded again.
+    fn confirm(&self, name: &str, tries: u32) -> CommandJob {
+        let trace = format!("/result/{name}.flt");
+        let tries_word = tries.to_string();
+        let argv = [
+            "faultline",
+            "confirm",
+            &trace,
+            "--tries",
+            &tries_word,
+            "--format",
+            "json",
+        ];
+        let mut command = CommandJob::new(&confirming(name), &argv);
+        command.timeout_seconds = self.extent.patience().as_secs() * u64::from(tries);
         command
     }
 }
@@ -577,8 +649,10 @@ pub fn runs_on(
     scenario.needs.met(filesystem.module(), dax)
         && match scenario.needs {
             Needs::Reflink | Needs::ReflinkPageCache => made_with("reflink=1"),
+            // What else there is runs without that feature, which kernels have since 6.10 only.
             Needs::Exchange => made_with("exchange=1"),
-            _ => true,
+            Needs::ExchangeMixed => made_with("exchange=1") && dax,
+            _ => !made_with("exchange=1"),
         }
 }
 

@@ -150,6 +150,9 @@ pub struct Confirm {
     /// Keep the last try's trace here
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
     /// Command that repeats the run; default: the trace's own
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
@@ -478,6 +481,9 @@ pub struct Selftest {
     /// Keep traces and consoles here instead of in the cache
     #[arg(long, value_name = "DIR")]
     pub result: Option<PathBuf>,
+    /// Repeat a workload whose findings are merely predicted, up to N times, and hold tasks up meanwhile
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    pub confirm: Option<u32>,
     /// Build the modules and stop there
     #[arg(long)]
     pub build: bool,
@@ -524,6 +530,10 @@ pub struct Ci {
     /// Percentage of the pairs of an operation and a kind of fault that must have met
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub min_coverage: Option<u8>,
+    /// Repeat a workload whose findings are merely predicted, up to N times, and hold tasks up until the race
+    /// is seen
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    pub confirm: Option<u32>,
     /// Run only this part of the matrix, e.g. 2/4
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,

@@ -4,6 +4,7 @@ pub mod campaign;
 pub mod ci;
 pub mod cli;
 mod commands;
+mod confirmation;
 pub mod diff;
 pub mod export;
 pub mod html;

@@ -20,8 +20,9 @@ use tracer::{
 use workloads::lab::{FilesystemKind, console};
 
 use super::cell::{Cell, Found, Side, Status};
-use crate::campaign::{
-    Complaint, Judged, Trial, TrialOutcome, Trouble, Workload, failure, own_binary,
+use crate::{
+    campaign::{Complaint, Judged, Trial, TrialOutcome, Trouble, Workload, failure, own_binary},
+    confirmation::Confirmations,
 };
 
 /// What cells say instead of an accelerator.
@@ -34,6 +35,7 @@ pub struct Inside {
     pub mounts: Vec<Mount>,
     /// Where traces and what the programs print are kept.
     pub directory: PathBuf,
+    confirm: Option<u32>,
     binary: PathBuf,
     kernel: String,
     log: KernelLog,
@@ -48,11 +50,11 @@ pub fn kind(mount: &Mount) -> Result<(FilesystemKind, bool)> {
 }
 
 impl Inside {
-    /// Nothing has run yet.
+    /// Nothing has run yet. With `confirm`, findings that are merely predicted are tried again so often.
     ///
     /// # Errors
     /// Not root, or the directory or the kernel's log cannot be had.
-    pub fn new(mounts: Vec<Mount>, directory: PathBuf) -> Result<Self> {
+    pub fn new(mounts: Vec<Mount>, directory: PathBuf, confirm: Option<u32>) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!(
                 "--inside needs root: it loads eBPF programs (CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN)"
@@ -64,6 +66,7 @@ impl Inside {
         Ok(Self {
             mounts,
             directory,
+            confirm,
             binary: own_binary()?,
             kernel: kernel.release().to_string_lossy().into_owned(),
             log: KernelLog::from_here()?,
@@ -89,8 +92,53 @@ impl Inside {
         ];
         command.extend(workload.extent.arguments().map(OsString::from));
         command.extend(["--seed".into(), workload.seed.to_string().into()]);
-        let outcome = self.record(workload, &[&mount], &command, None)?;
+        let mut outcome = self.record(workload, &[&mount], &command, None)?;
+        if let Some(tries) = self.confirm {
+            self.confirm(workload, tries, &mut outcome)?;
+        }
         Ok(self.cell(workload, &outcome))
+    }
+
+    /// Repeats what was merely predicted, with tasks held up.
+    fn confirm(
+        &mut self,
+        workload: &Workload,
+        tries: u32,
+        outcome: &mut TrialOutcome,
+    ) -> Result<()> {
+        let Some(judged) = outcome.judged.first_mut() else {
+            return Ok(());
+        };
+        let keep = |stream: &str| {
+            let path = self.path(workload, stream);
+            File::create(&path).with_context(|| format!("cannot write {}", path.display()))
+        };
+        let status = Command::new(&self.binary)
+            .arg("confirm")
+            .arg(&judged.trace)
+            .args(["--tries", &tries.to_string(), "--format", "json"])
+            .stdout(keep("confirm.stdout")?)
+            .stderr(keep("confirm.stderr")?)
+            .status()
+            .context("cannot run the recorder again")?;
+        let splats = console::splats(&self.log.said()?);
+        if matches!(status.code(), Some(0 | 1)) {
+            let text = self.printed(workload, "confirm.stdout");
+            let confirmed: Confirmations =
+                serde_json::from_str(&text).context("cannot read what confirm printed")?;
+            confirmed.raise(&mut judged.report);
+        } else {
+            let name = format!("{} again", workload.name());
+            let said = self.printed(workload, "confirm.stderr");
+            outcome
+                .trouble
+                .push(failure(&name, status.code(), "", &said));
+        }
+        let complaints = splats
+            .into_iter()
+            .map(|text| Complaint::new(Trouble::Splat, text));
+        outcome.trouble.extend(complaints);
+        Ok(())
     }
 
     /// Runs xfstests' `check` in its directory with these arguments, and adds each test that it says failed.

@@ -99,7 +99,7 @@ fn on_this_machine(arguments: &Ci, config: &Config, suite: Suite) -> Result<()> 
     let cells = arguments.output.join(CELLS);
     let directory = arguments.output.join(Side::Candidate.name());
     let mut line = Line::new();
-    let mut inside = Inside::new(mounts, directory)?;
+    let mut inside = Inside::new(mounts, directory, arguments.confirm)?;
     if let Some(tests) = &arguments.xfstests {
         line.say(&format!("xfstests on {}", inside.kernel()), true);
         let mut cell = inside.xfstests(tests, &arguments.arguments)?;
@@ -221,6 +221,7 @@ impl Run<'_> {
             cache: self.cache,
             kernel: &prepared.kernel,
             directory: &directory,
+            confirm: arguments.confirm,
         };
         // The emulator runs the guest's processors by turns; with KVM they are the host's.
         let accelerator_name = match accelerator {

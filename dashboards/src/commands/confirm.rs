@@ -28,7 +28,10 @@ use tracer::{
     trace::{Mount, Trace},
 };
 
-use crate::cli::Confirm;
+use crate::{
+    cli::{Confirm, Format},
+    confirmation::{Confirmation, Confirmations, HeldUp},
+};
 
 /// The first try's delay; each later one doubles it.
 const FIRST: Duration = Duration::from_micros(500);
@@ -38,6 +41,18 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
     let trace = Trace::open(&arguments.trace)?;
     let report = analyze(&trace);
     let wanted = wanted(&report, arguments)?;
+    if wanted.is_empty() {
+        eprintln!(
+            "faultline: {} has no finding that is merely predicted; name another one with --finding",
+            arguments.trace.display()
+        );
+        if arguments.format == Format::Json {
+            say(&serde_json::to_string_pretty(&Confirmations::new(
+                Vec::new(),
+            ))?)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     if !nix::unistd::geteuid().is_root() {
         bail!("confirming needs root: it records the run again, as `faultline record` does");
     }
@@ -75,9 +90,19 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
         output,
         stop,
     };
-    let mut all = true;
+    let mut outcomes = Vec::new();
     for (number, finding) in wanted {
-        all &= tries.confirm(number, finding)?;
+        let outcome = tries.confirm(number, finding)?;
+        if arguments.format == Format::Text {
+            say(&outcome.line())?;
+        }
+        outcomes.push(outcome);
+    }
+    let all = outcomes.iter().all(Confirmation::seen);
+    if arguments.format == Format::Json {
+        say(&serde_json::to_string_pretty(&Confirmations::new(
+            outcomes,
+        ))?)?;
     }
     Ok(ExitCode::from(u8::from(!all)))
 }
@@ -102,17 +127,10 @@ fn wanted<'a>(report: &'a Report, arguments: &Confirm) -> Result<Vec<(usize, &'a
         };
         return Ok(vec![found]);
     }
-    let predicted: Vec<_> = all
+    Ok(all
         .into_iter()
         .filter(|(_, finding)| finding.strength == Strength::Predicted)
-        .collect();
-    if predicted.is_empty() {
-        bail!(
-            "{} has no finding that is merely predicted; name another one with --finding",
-            arguments.trace.display()
-        );
-    }
-    Ok(predicted)
+        .collect())
 }
 
 struct Tries<'a> {
@@ -124,23 +142,14 @@ struct Tries<'a> {
 }
 
 impl Tries<'_> {
-    /// Tries until the finding is more than predicted. False if it never was.
-    fn confirm(&self, number: usize, finding: &Finding) -> Result<bool> {
-        let what = format!(
-            "[{number}] {}, {} {}",
-            finding.kind.name(),
-            finding.filesystem.name(),
-            finding.operation.name()
-        );
+    /// Tries until the finding is more than predicted.
+    fn confirm(&self, number: usize, finding: &Finding) -> Result<Confirmation> {
+        let mut outcome = Confirmation::untried(number, finding);
         let places = pauses_for(finding);
         if places.is_empty() {
-            say(&format!(
-                "{what}: no delay can show it; it is what one task does, however slowly"
-            ))?;
-            return Ok(finding.strength > Strength::Predicted);
+            return Ok(outcome);
         }
         let mut delay = FIRST;
-        let mut seen = 0;
         for (round, &at) in (1..=self.arguments.tries).zip(places.iter().cycle()) {
             delay = delay.min(self.arguments.delay);
             eprintln!(
@@ -152,16 +161,17 @@ impl Tries<'_> {
                 at,
                 ns: delay.as_nanos() as u64,
             })?;
+            outcome.tries = round;
             match found_again(finding, &report) {
                 Some(strength) if strength > Strength::Predicted => {
-                    say(&format!(
-                        "{what}: {} in try {round}, with tasks held up for {delay:?} {}",
-                        strength.name(),
-                        at.name()
-                    ))?;
-                    return Ok(true);
+                    outcome.strength = strength;
+                    outcome.held_up = Some(HeldUp {
+                        place: at.name().to_owned(),
+                        ns: delay.as_nanos() as u64,
+                    });
+                    return Ok(outcome);
                 }
-                Some(_) => seen += 1,
+                Some(_) => outcome.predicted_again += 1,
                 None => {}
             }
             if self.stop.load(Ordering::Relaxed) {
@@ -171,11 +181,7 @@ impl Tries<'_> {
                 delay *= 2;
             }
         }
-        say(&format!(
-            "{what}: not observed; {} tries failed, {seen} of them predicted it again",
-            self.arguments.tries
-        ))?;
-        Ok(false)
+        Ok(outcome)
     }
 
     fn once(&self, delay: Delay) -> Result<Report> {
@@ -183,6 +189,7 @@ impl Tries<'_> {
             output: self.output.clone(),
             mounts: self.mounts.clone(),
             command: self.command.clone(),
+            aside: true,
             limit: self.arguments.time,
             prefer: Prefer::default(),
             extent: Extent::Full,

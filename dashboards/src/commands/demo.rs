@@ -59,6 +59,7 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
         cache: &cache,
         kernel: &kernel,
         directory: &directory,
+        confirm: None,
     };
     let outcomes = run_all(trials, site, &mut say)?;
     drop(line);

@@ -29,6 +29,7 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         bail!("recording needs root: it loads eBPF programs (CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN)");
     }
     let options = Options {
+        aside: false,
         output: arguments.output.clone(),
         mounts: watched(&arguments.mount)?,
         command: arguments.command.clone(),

@@ -148,6 +148,7 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         cache: &cache,
         kernel: &kernel,
         directory: &directory,
+        confirm: arguments.confirm,
     };
     let mut outcomes = campaign::run_all(trials, site, &mut say)?;
     drop(line);
@@ -206,10 +207,12 @@ fn stock(fast: bool, extent: Extent) -> Trial {
     if fast {
         return Trial::stock(extent);
     }
-    let variants: [(FilesystemKind, bool, Option<&str>); 6] = [
+    let variants: [(FilesystemKind, bool, Option<&str>); 8] = [
         (FilesystemKind::Xfs, true, None),
         (FilesystemKind::Xfs, true, Some("-m reflink=1")),
         (FilesystemKind::Xfs, false, Some("-m reflink=1")),
+        (FilesystemKind::Xfs, true, Some("-i exchange=1")),
+        (FilesystemKind::Xfs, false, Some("-i exchange=1")),
         (FilesystemKind::Ext4, true, None),
         (FilesystemKind::Ext4, true, Some("-b 4096 -O ^has_journal")),
         (FilesystemKind::Ext4, false, None),

@@ -30,6 +30,7 @@ pub fn on_site<T>(
         cache: &cache,
         kernel: &kernel,
         directory,
+        confirm: None,
     };
     act(site, &mut say)
 }

@@ -77,6 +77,9 @@ pub struct FilesystemJob {
     pub device: String,
     /// Arguments of mkfs before the device.
     pub mkfs: Vec<String>,
+    /// Ranges can be exchanged between files, which mkfs.xfs knows since 6.10 only.
+    #[serde(default)]
+    pub exchange: bool,
     /// Mount options, comma separated.
     pub options: String,
     /// Mount point; created.
@@ -90,6 +93,7 @@ impl FilesystemJob {
             kind: FilesystemKind::Xfs,
             device: "/dev/pmem0".into(),
             mkfs: Vec::new(),
+            exchange: false,
             options: "dax=always".into(),
             target: "/mnt/xfs".into(),
         }
@@ -102,6 +106,7 @@ impl FilesystemJob {
             kind: FilesystemKind::Ext4,
             device: "/dev/pmem1".into(),
             mkfs: Vec::new(),
+            exchange: false,
             options: "dax=always".into(),
             target: "/mnt/ext4".into(),
         }
@@ -115,11 +120,20 @@ impl FilesystemJob {
     }
 
     /// The same filesystem made with these mkfs arguments instead of its usual ones
-    /// (`-m reflink=0`, `-b 4096`): mkfs.xfs refuses an option given twice.
+    /// (`-m reflink=0`, `-b 4096`): mkfs.xfs refuses an option given twice. `-i exchange=1` is done
+    /// for it.
     pub fn made_with(mut self, arguments: &str) -> Self {
         self.mkfs = self.kind.quietly().map(str::to_owned).into();
-        self.mkfs
-            .extend(arguments.split_whitespace().map(str::to_owned));
+        let mut words = arguments.split_whitespace().peekable();
+        while let Some(word) = words.next() {
+            if (self.kind, word) == (FilesystemKind::Xfs, "-i")
+                && words.next_if_eq(&"exchange=1").is_some()
+            {
+                self.exchange = true;
+            } else {
+                self.mkfs.push(word.to_owned());
+            }
+        }
         self
     }
 }
@@ -330,6 +344,10 @@ mod tests {
         assert_eq!(usual.mkfs, ["-q", "-f", "-m", "reflink=0"]);
         let shared = usual.made_with("-m reflink=1");
         assert_eq!(shared.mkfs, ["-q", "-f", "-m", "reflink=1"]);
+        assert!(!shared.exchange);
+        let exchanging = FilesystemJob::xfs_dax().made_with("-i exchange=1 -m reflink=1");
+        assert_eq!(exchanging.mkfs, shared.mkfs);
+        assert!(exchanging.exchange);
         let bare = FilesystemJob::ext4_dax().made_with("-b 4096 -O ^has_journal");
         assert_eq!(bare.mkfs, ["-q", "-F", "-b", "4096", "-O", "^has_journal"]);
     }

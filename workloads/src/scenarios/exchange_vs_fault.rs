@@ -1,11 +1,9 @@
 //! XFS_IOC_EXCHANGE_RANGE of parts of two files against faults on both.
 
 use super::error::Error;
-use super::extents::Operation;
 use super::faulter::Habit;
-use super::kernel;
 use super::setup::{Cast, Setup, solo};
-use super::swap_vs_fault::{either_way, exchange};
+use super::swap_vs_fault::exchange_round;
 use super::{Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -17,15 +15,5 @@ pub const SCENARIO: Scenario = Scenario {
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let pair = setup.pair(Habit::default())?;
-    Ok(solo(move |run| {
-        let (target, other) = either_way(run, &pair);
-        let range = run.aim(target);
-        other.hot.publish(range);
-        exchange(run, target, other, range, |run| {
-            run.apply(Operation::ExchangeRange, target, range, || {
-                let (offset, bytes) = (range.offset(), range.bytes());
-                kernel::exchange_range(&target.file, &other.file, offset, bytes)
-            })
-        })
-    }))
+    Ok(solo(move |run| exchange_round(run, &pair)))
 }

@@ -43,6 +43,7 @@ mod dax_flag_vs_fault;
 mod dedupe_vs_fault;
 mod dio_vs_mmap;
 mod direct_append;
+mod exchange_mixed;
 mod exchange_vs_fault;
 mod ext4_move_extent;
 mod flight_vs_fallocate;
@@ -130,6 +131,8 @@ pub enum Needs {
     ReflinkPageCache,
     /// XFS with `mkfs.xfs -i exchange=1`.
     Exchange,
+    /// The same, with files that use DAX and files that do not, which `dax=inode` offers.
+    ExchangeMixed,
 }
 
 impl Needs {
@@ -146,6 +149,7 @@ impl Needs {
             Self::Reflink => "reflink",
             Self::ReflinkPageCache => "reflink, page cache",
             Self::Exchange => "XFS, exchange",
+            Self::ExchangeMixed => "XFS, exchange, dax=inode",
         }
     }
 
@@ -156,7 +160,7 @@ impl Needs {
             Self::Any | Self::DaxBest | Self::Reflink => true,
             Self::Dax => dax,
             Self::PageCache | Self::ReflinkPageCache => !dax,
-            Self::Xfs | Self::Exchange => filesystem == "xfs",
+            Self::Xfs | Self::Exchange | Self::ExchangeMixed => filesystem == "xfs",
             Self::Ext4 => filesystem == "ext4",
             Self::Ext4PageCache => filesystem == "ext4" && !dax,
         }
@@ -168,6 +172,7 @@ impl Needs {
             Self::Dax => Some("needs DAX, as mount -o dax=always gives on persistent memory"),
             Self::PageCache | Self::ReflinkPageCache => Some("needs the page cache, not DAX"),
             Self::Xfs | Self::Exchange => Some("XFS only"),
+            Self::ExchangeMixed => Some("XFS only, mounted with dax=inode on persistent memory"),
             Self::Ext4 => Some("ext4 only"),
             Self::Ext4PageCache => Some("ext4 only, through the page cache"),
         }
@@ -215,6 +220,7 @@ pub static SCENARIOS: &[Scenario] = &[
     unshare_vs_fault::SCENARIO,
     swap_vs_fault::SCENARIO,
     exchange_vs_fault::SCENARIO,
+    exchange_mixed::SCENARIO,
     ext4_move_extent::SCENARIO,
     swap_boot::SCENARIO,
     freeze_vs_fault::SCENARIO,

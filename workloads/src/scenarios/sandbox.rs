@@ -73,6 +73,11 @@ impl Sandbox {
         &self.path
     }
 
+    /// Itself.
+    pub fn directory(&self) -> &File {
+        &self.inside
+    }
+
     /// A new empty file in it, and its path.
     pub fn file(&self, number: u8) -> Result<(File, PathBuf), Error> {
         let path = self.path.join(format!("{PREFIX}{number}"));

@@ -21,6 +21,9 @@ use super::run::Run;
 use super::scene::Scene;
 use super::target::{Shape, Target};
 
+/// Number of a file that is made and removed to see what new files are like.
+const PROBE: u8 = u8::MAX - 3;
+
 /// What one actor does in a round. Actors run at the same time; each makes one round after the
 /// other.
 pub type Act = Box<dyn FnMut(&mut Run) -> Result<(), Error> + Send>;
@@ -116,6 +119,37 @@ impl Setup {
         let two = FileId(self.next().0 + 1);
         let one = self.make(self.shape(Family::Exchanged(two), 0), Some(habit))?;
         let two = self.make(self.shape(Family::Exchanged(one.id), 0), Some(habit))?;
+        Ok((one, two))
+    }
+
+    /// Two new files that exchange extents, the first with DAX and the second without, which only
+    /// `dax=inode` offers. New files take the flag of their directory
+    /// (fs/xfs/libxfs/xfs_inode_util.c:xfs_flags2diflags2).
+    pub fn mixed_pair(&mut self, habit: Habit) -> Result<(Arc<Target>, Arc<Target>), Error> {
+        let ask = |setup: &Self, dax| {
+            let directory = setup.scene.sandbox.directory();
+            kernel::set_dax_flag(directory, dax)
+                .map_err(|error| Error::path(setup.scene.sandbox.path(), error))
+        };
+        let mut mixed = true;
+        for dax in [true, false] {
+            ask(self, dax)?;
+            let (file, path) = self.scene.sandbox.file(PROBE)?;
+            let failed = |error| Error::path(&path, error);
+            mixed &= kernel::is_dax(&file).map_err(failed)? == dax;
+            std::fs::remove_file(&path).map_err(failed)?;
+        }
+        if !mixed {
+            let hint = "needs files with DAX and without: mount -o dax=inode on persistent memory";
+            return Err(self.unsupported(Operation::DaxFlag, Some(hint)));
+        }
+        let two = FileId(self.next().0 + 1);
+        ask(self, true)?;
+        let one = self.make(self.shape(Family::Exchanged(two), 0), Some(habit));
+        ask(self, false)?;
+        let one = one?;
+        let two = self.make(self.shape(Family::Exchanged(one.id), 0), Some(habit))?;
+        self.alone.extend([one.id, two.id]);
         Ok((one, two))
     }
 

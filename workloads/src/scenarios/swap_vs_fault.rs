@@ -7,6 +7,7 @@ use super::block::Cell;
 use super::error::Error;
 use super::extents::{Operation, swap};
 use super::faulter::Habit;
+use super::kernel;
 use super::pages::PageRange;
 use super::run::Run;
 use super::setup::{Cast, Setup, solo};
@@ -59,6 +60,19 @@ pub fn either_way<'a>(
     } else {
         (two, one)
     }
+}
+
+/// A range that faults come to, exchanged between two files by XFS_IOC_EXCHANGE_RANGE.
+pub fn exchange_round(run: &mut Run, pair: &(Arc<Target>, Arc<Target>)) -> Result<(), Error> {
+    let (target, other) = either_way(run, pair);
+    let range = run.aim(target);
+    other.hot.publish(range);
+    exchange(run, target, other, range, |run| {
+        run.apply(Operation::ExchangeRange, target, range, || {
+            let (offset, bytes) = (range.offset(), range.bytes());
+            kernel::exchange_range(&target.file, &other.file, offset, bytes)
+        })
+    })
 }
 
 /// Exchanges the data of a range of two files and looks at a page of each.

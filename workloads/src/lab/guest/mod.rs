@@ -1,6 +1,7 @@
 //! What the guest does as process 1: everything up to power-off.
 
 mod command;
+mod superblock;
 mod system;
 
 use std::collections::BTreeSet;
@@ -140,6 +141,9 @@ impl Guest {
 
     fn mount(&mut self, filesystem: &FilesystemJob) -> Result<()> {
         command::mkfs(filesystem, MKFS_LIMIT)?;
+        if filesystem.exchange {
+            superblock::allow_exchange(Path::new(&filesystem.device))?;
+        }
         system::mount_filesystem(filesystem)?;
         let mounted = system::mount_line(&filesystem.target).unwrap_or_default();
         self.current().mounts.push(MountOutcome {
