@@ -135,7 +135,7 @@ pub struct Confirm {
     /// Trace with the findings
     #[arg(value_name = "FILE", default_value = "faultline.flt")]
     pub trace: PathBuf,
-    /// Only this one, as `analyze` numbers them; default: all that are merely predicted
+    /// Only this one, as `analyze` numbers them; default: all that are merely predicted and not known
     #[arg(long, value_name = "N")]
     pub finding: Option<usize>,
     /// Give up after this many tries

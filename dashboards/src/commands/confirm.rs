@@ -43,7 +43,7 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
     let wanted = wanted(&report, arguments)?;
     if wanted.is_empty() {
         eprintln!(
-            "faultline: {} has no finding that is merely predicted; name another one with --finding",
+            "faultline: {} has no unknown finding that is merely predicted; name another one with --finding",
             arguments.trace.display()
         );
         if arguments.format == Format::Json {
@@ -127,8 +127,10 @@ fn wanted<'a>(report: &'a Report, arguments: &Confirm) -> Result<Vec<(usize, &'a
         };
         return Ok(vec![found]);
     }
+    // Known ones are true, whatever a try shows.
     Ok(all
         .into_iter()
+        .take(report.findings.len())
         .filter(|(_, finding)| finding.strength == Strength::Predicted)
         .collect())
 }
