@@ -384,7 +384,7 @@ fn settle(
             }
             Err(error) => outcome.trouble.push(Complaint::new(
                 Trouble::Trace,
-                format!("{}: {error}", trace.display()),
+                format!("{:#}", anyhow::Error::from(error)),
             )),
         }
     }

@@ -24,7 +24,7 @@ pub enum MountError {
         filesystem: String,
     },
     /// A path that cannot be used.
-    #[error("cannot watch {path}: {source}")]
+    #[error("cannot watch {path}")]
     Path {
         /// As given.
         path: String,

@@ -116,10 +116,10 @@ pub enum RecordError {
     #[error(transparent)]
     Trace(#[from] TraceError),
     /// Kernel symbols.
-    #[error("cannot read /proc/kallsyms: {0}")]
-    Symbols(io::Error),
+    #[error("cannot read /proc/kallsyms")]
+    Symbols(#[source] io::Error),
     /// The command under test.
-    #[error("cannot run {command}: {source}")]
+    #[error("cannot run {command}")]
     Command {
         /// Its name.
         command: String,
@@ -127,8 +127,8 @@ pub enum RecordError {
         source: io::Error,
     },
     /// Waiting for events.
-    #[error("cannot wait for events: {0}")]
-    Wait(io::Error),
+    #[error("cannot wait for events")]
+    Wait(#[source] io::Error),
     /// No hook could be attached at all.
     #[error("no hook could be attached; the first of {count} says: {reason}")]
     NoHooks {

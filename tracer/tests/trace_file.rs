@@ -177,14 +177,14 @@ fn a_missing_directory_is_named() {
     assert!(
         error
             .to_string()
-            .starts_with("cannot create /nonexistent/t.flt: "),
+            .starts_with("cannot create /nonexistent/t.flt"),
         "{error}"
     );
     let error = Trace::open("/nonexistent/t.flt").err().unwrap();
     assert!(
         error
             .to_string()
-            .starts_with("cannot open /nonexistent/t.flt: "),
+            .starts_with("there is no trace /nonexistent/t.flt: record one"),
         "{error}"
     );
 }

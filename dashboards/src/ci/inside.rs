@@ -288,7 +288,7 @@ impl Inside {
             }
             Err(error) => outcome.trouble.push(Complaint::new(
                 Trouble::Trace,
-                format!("{}: {error}", trace.display()),
+                format!("{:#}", anyhow::Error::from(error)),
             )),
         }
         Ok(outcome)

@@ -36,7 +36,7 @@ pub enum AttachError {
     )]
     Permission,
     /// A map or the object itself.
-    #[error("cannot set up eBPF {what}: {source}")]
+    #[error("cannot set up eBPF {what}")]
     Setup {
         /// Which part.
         what: String,

@@ -20,7 +20,7 @@ pub enum TypesError {
         path: String,
     },
     /// BTF that cannot be read.
-    #[error("cannot read the BTF of {name}: {source}")]
+    #[error("cannot read the BTF of {name}")]
     Unreadable {
         /// vmlinux or a module.
         name: String,

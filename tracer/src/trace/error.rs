@@ -30,6 +30,15 @@ pub enum TraceError {
         /// The latest format that can be read.
         supported: u32,
     },
+    /// Nothing is at the path.
+    #[error(
+        "there is no trace {}: record one with `faultline record`, or name another",
+        path.display()
+    )]
+    Absent {
+        /// The path.
+        path: PathBuf,
+    },
     /// The recording ended before anything was in the file.
     #[error(
         "{} is empty: its recording ended before anything was written; record again",
@@ -40,7 +49,7 @@ pub enum TraceError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -51,7 +60,7 @@ pub enum TraceError {
     },
     /// No room for the trace.
     #[error(
-        "no space left for the trace {} after {written} bytes: {source}; these remain readable: \
+        "no space left for the trace {} after {written} bytes, which remain readable: \
          free some space, or record to another filesystem with -o",
         path.display()
     )]

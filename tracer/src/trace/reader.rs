@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
+    io,
     path::Path,
 };
 
@@ -66,10 +67,15 @@ impl Trace {
     /// Every variant of [`TraceError`] but `DiskFull`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, TraceError> {
         let path = path.as_ref();
-        let failed = |source| TraceError::Io {
-            path: path.to_owned(),
-            action: "open",
-            source,
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => TraceError::Absent {
+                path: path.to_owned(),
+            },
+            _ => TraceError::Io {
+                path: path.to_owned(),
+                action: "open",
+                source,
+            },
         };
         // Before it is opened: opening a pipe waits for its other end.
         let metadata = fs::metadata(path).map_err(failed)?;
