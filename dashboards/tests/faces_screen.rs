@@ -178,6 +178,34 @@ fn from_a_finding_to_its_moment() {
 }
 
 #[test]
+fn the_wheel_zooms_a_plot_and_moves_in_a_list() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let mut session = Session::open(&trace);
+    let wheel = |kind| {
+        Event::Mouse(MouseEvent {
+            kind,
+            column: 20,
+            row: 10,
+            modifiers: KeyModifiers::NONE,
+        })
+    };
+    session.keys("2");
+    session.input(&wheel(MouseEventKind::ScrollDown));
+    assert_eq!(session.state.row(), 3);
+    session.keys("3");
+    let width = |session: &mut Session<'_>| {
+        session.plain();
+        let (_, from, to) = session.state.places.shown.unwrap();
+        to.0 - from.0
+    };
+    let whole = width(&mut session);
+    session.input(&wheel(MouseEventKind::ScrollUp));
+    assert_eq!(width(&mut session), whole / 2);
+    session.input(&wheel(MouseEventKind::ScrollDown));
+    assert_eq!(width(&mut session), whole / 2 * 2);
+}
+
+#[test]
 fn the_time_bar() {
     let trace = Trace::open(BROKEN).unwrap();
     let mut session = Session::open(&trace);

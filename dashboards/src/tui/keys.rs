@@ -166,7 +166,7 @@ pub const BINDINGS: &[Binding] = &[
         Action::ZoomIn,
         Scope::In(View::Windows),
         "+ -",
-        "closer, further away",
+        "closer, further away; also the wheel",
     ),
     bind(
         &[Char('-')],
@@ -291,7 +291,7 @@ pub const BINDINGS: &[Binding] = &[
         Action::GoTo,
         Scope::Recorded,
         "t",
-        "type a time to go to: 3.5 from the beginning, 75.4s by the clock, 40%",
+        "go to a time: 3.5 from the beginning, 75.4s by the clock, 40%",
     ),
     bind(
         &[Char('}')],
@@ -309,6 +309,20 @@ pub const BINDINGS: &[Binding] = &[
     ),
 ];
 
+impl Binding {
+    /// Whether it works in a view, and none of the view's own keys takes its place.
+    pub fn works(&self, view: View, recorded: bool) -> bool {
+        let own = |other: &Binding| {
+            other.scope == Scope::In(view) && other.keys.iter().any(|key| self.keys.contains(key))
+        };
+        match self.scope {
+            Scope::All => !BINDINGS.iter().any(own),
+            Scope::In(of) => of == view,
+            Scope::Recorded => recorded,
+        }
+    }
+}
+
 /// What a key does in a view.
 pub fn action(key: KeyEvent, view: View, recorded: bool) -> Option<Action> {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
@@ -316,14 +330,7 @@ pub fn action(key: KeyEvent, view: View, recorded: bool) -> Option<Action> {
     }
     BINDINGS
         .iter()
-        .find(|binding| {
-            binding.keys.contains(&key.code)
-                && match binding.scope {
-                    Scope::All => true,
-                    Scope::In(of) => of == view,
-                    Scope::Recorded => recorded,
-                }
-        })
+        .find(|binding| binding.keys.contains(&key.code) && binding.works(view, recorded))
         .map(|binding| binding.action)
 }
 

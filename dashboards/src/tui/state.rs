@@ -222,8 +222,8 @@ impl State {
             Event::Mouse(mouse) => {
                 let at = (mouse.column, mouse.row).into();
                 match mouse.kind {
-                    MouseEventKind::ScrollDown => self.act(Action::Down(3), model, feed),
-                    MouseEventKind::ScrollUp => self.act(Action::Up(3), model, feed),
+                    MouseEventKind::ScrollDown => self.act(self.wheel(false), model, feed),
+                    MouseEventKind::ScrollUp => self.act(self.wheel(true), model, feed),
                     MouseEventKind::Down(MouseButton::Left)
                     | MouseEventKind::Drag(MouseButton::Left) => {
                         if let Some(&(_, view)) =
@@ -250,6 +250,16 @@ impl State {
             }
             Event::Resize(..) | Event::FocusGained => Outcome::Redraw,
             _ => Outcome::Nothing,
+        }
+    }
+
+    /// What the wheel does: it moves in a list, and zooms a plot.
+    fn wheel(&self, up: bool) -> Action {
+        match (self.view, up) {
+            (View::Windows, true) => Action::ZoomIn,
+            (View::Windows, false) => Action::ZoomOut,
+            (_, true) => Action::Up(3),
+            (_, false) => Action::Down(3),
         }
     }
 

@@ -8,21 +8,12 @@ use ratatui::{
 };
 
 use super::{Canvas, list::cell};
-use crate::tui::{
-    View,
-    keys::{BINDINGS, Scope},
-    palette::Role,
-};
+use crate::tui::{View, keys::BINDINGS, palette::Role};
 
 pub fn draw(frame: &mut Frame<'_>, area: Rect, canvas: &Canvas<'_>, view: View, recorded: bool) {
     let lines: Vec<Line<'static>> = BINDINGS
         .iter()
-        .filter(|binding| !binding.label.is_empty())
-        .filter(|binding| match binding.scope {
-            Scope::All => true,
-            Scope::In(of) => of == view,
-            Scope::Recorded => recorded,
-        })
+        .filter(|binding| !binding.label.is_empty() && binding.works(view, recorded))
         .map(|binding| {
             Line::from(vec![
                 canvas.styled(format!(" {}", cell(binding.label, 11)), Role::Accent),

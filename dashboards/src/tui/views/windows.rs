@@ -175,7 +175,7 @@ fn draw_head(
         .iter()
         .position(|&file| file == scene.file)
         .map_or(0, |place| place + 1);
-    let spans = vec![
+    let mut line = Line::from(vec![
         canvas.styled(
             format!(
                 " {} {} (inode {})",
@@ -185,26 +185,26 @@ fn draw_head(
             ),
             Role::Accent,
         ),
-        canvas.dim(format!(
-            "  file {place} of {}  {} across",
-            state.places.files.len(),
-            duration(scene.to.0 - scene.from.0)
-        )),
         Span::raw(format!(
             "  {} windows, {} faults",
             scene.windows.len() + scene.open.len(),
             scene.faults.len()
         )),
-        canvas.styled(
-            if breached + inside > 0 {
-                format!("  {breached} broke a rule, {inside} faults inside")
-            } else {
-                String::new()
-            },
-            Role::Bad,
-        ),
-    ];
-    frame.render_widget(Line::from(spans), area);
+    ]);
+    if breached + inside > 0 {
+        let told = format!("  {breached} breached, {inside} faults inside");
+        line.push_span(canvas.styled(told, Role::Bad));
+    }
+    let place = canvas.dim(format!(
+        "  file {place} of {}, {} across",
+        state.places.files.len(),
+        duration(scene.to.0 - scene.from.0)
+    ));
+    // Half of it would say less than nothing.
+    if line.width() + place.width() <= usize::from(area.width) {
+        line.push_span(place);
+    }
+    frame.render_widget(line, area);
 }
 
 fn draw_legend(frame: &mut Frame<'_>, area: Rect, canvas: &Canvas<'_>) {
