@@ -1,5 +1,11 @@
 //! Every face of Faultline.
 
+// They panic when nobody reads: `say!` and `note!` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+pub mod output;
+
 pub mod campaign;
 pub mod ci;
 pub mod cli;
@@ -9,7 +15,6 @@ pub mod diff;
 pub mod export;
 pub mod html;
 pub mod metrics;
-mod output;
 mod progress;
 pub mod stats;
 mod tables;

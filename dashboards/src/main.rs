@@ -6,11 +6,13 @@ use std::{
 };
 
 use clap::Parser as _;
-use dashboards::cli::Cli;
+use dashboards::{cli::Cli, output::ReaderLeft};
 use workloads::lab::guest;
 
 /// Exit status of a run that failed or could not judge; 1 is kept for findings.
 const FAILED: u8 = 2;
+/// A shell's word for a program that SIGPIPE ended, as it ends those that print into a closed pipe.
+const BROKEN_PIPE: u8 = 128 + 13;
 
 fn main() -> ExitCode {
     if guest::is_guest() {
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
     }
     match dashboards::run(Cli::parse()) {
         Ok(status) => status,
+        Err(error) if error.is::<ReaderLeft>() => ExitCode::from(BROKEN_PIPE),
         Err(error) => {
             // Nobody may be there to read it, and that is no reason to panic.
             let _ = writeln!(io::stderr(), "faultline: {error:#}");

@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsString,
+    fmt::Arguments,
     fs::File,
     io::{self, BufWriter, IsTerminal as _, Write},
     path::Path,
@@ -10,6 +11,39 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+
+/// Prints a line on stdout, as `println!` would. Fails with [`ReaderLeft`] if nobody reads on.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::output::line(format_args!($($text)*))
+    };
+}
+
+/// Says a line on stderr, for people. Nobody may be there to read it, which is no reason to fail.
+macro_rules! note {
+    ($($text:tt)*) => {
+        $crate::output::pass_on(&format!("faultline: {}\n", format_args!($($text)*)))
+    };
+}
+
+/// Whoever read stdout closed it, so what was still to be done is not wanted.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads what is printed")]
+pub struct ReaderLeft;
+
+/// Prints a line; see [`say!`].
+pub fn line(text: Arguments<'_>) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.write_all(b"\n")) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderLeft.into()),
+        other => other.context("cannot print"),
+    }
+}
+
+/// Writes to stderr as it is.
+pub fn pass_on(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
 
 /// Prints `text`, through a pager if stdout is a terminal that it would not fit on.
 pub fn page(text: &str) -> Result<()> {
@@ -101,9 +135,7 @@ pub fn to(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Resu
 
 /// Says what to do next, to a person and not to a log.
 pub fn hint(text: &str) {
-    let mut err = io::stderr();
-    if err.is_terminal() {
-        // Nothing is lost if it cannot be said.
-        let _ = writeln!(err, "faultline: {text}");
+    if io::stderr().is_terminal() {
+        note!("{text}");
     }
 }

@@ -6,6 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tracer::record::Progress as Recording;
 use workloads::{lab, scenarios};
 
+use crate::output;
+
 /// A line that is redrawn on a terminal and printed once per change elsewhere.
 pub struct Line {
     bar: Option<ProgressBar>,
@@ -33,7 +35,7 @@ impl Line {
     pub fn say(&mut self, text: &str, lasting: bool) {
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),
-            None if lasting && text != self.last => eprintln!("faultline: {text}"),
+            None if lasting && text != self.last => note!("{text}"),
             None => {}
         }
         if lasting {
@@ -45,7 +47,7 @@ impl Line {
     pub fn keep(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => output::pass_on(&format!("{text}\n")),
         }
     }
 }

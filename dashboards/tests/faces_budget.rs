@@ -4,26 +4,23 @@
 //!
 //! Unoptimised, the model cannot follow such a rate; the rate is lower then and the share of the screen larger.
 
+mod on_terminal;
+
 use std::{
-    fs::File,
-    io::{Read as _, Write as _},
-    num::NonZero,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::{
-    pty::{OpenptyResult, Winsize, openpty},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use on_terminal::{OnTerminal, spawn};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_faultline");
 const BROKEN: &str = "tests/traces/xfs-punch-unlocked.flt";
-const SIZE: (u16, u16) = (60, 250);
 
 /// Events a second, and the share of a core that the screen may take beyond the model.
 const PACE: (u64, f64) = if cfg!(debug_assertions) {
@@ -35,110 +32,6 @@ const PACE: (u64, f64) = if cfg!(debug_assertions) {
 const PROMPT: Duration = Duration::from_millis(if cfg!(debug_assertions) { 250 } else { 50 });
 /// What cannot hang for ever must not hang for long.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The program on a terminal of its own.
-struct OnTerminal {
-    child: Child,
-    keys: Option<File>,
-    output: Receiver<Vec<u8>>,
-    screen: vt100::Parser,
-}
-
-fn cells(count: u16) -> NonZero<u16> {
-    NonZero::new(count).unwrap()
-}
-
-/// The program on a new terminal, and the terminal's other end.
-fn spawn(arguments: &[&str], stderr: Stdio) -> (Child, File) {
-    let size = Winsize {
-        ws_row: SIZE.0,
-        ws_col: SIZE.1,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
-    let child = Command::new(BINARY)
-        .args(arguments)
-        .env("TERM", "xterm-256color")
-        .stdin(slave.try_clone().unwrap())
-        .stdout(slave)
-        .stderr(stderr)
-        .spawn()
-        .unwrap();
-    (child, File::from(master))
-}
-
-impl OnTerminal {
-    fn start(arguments: &[&str]) -> Self {
-        let (child, keys) = spawn(arguments, Stdio::piped());
-        let mut master = keys.try_clone().unwrap();
-        let (sender, output) = mpsc::channel();
-        thread::spawn(move || {
-            let mut bytes = [0; 1 << 16];
-            while let Ok(count @ 1..) = master.read(&mut bytes) {
-                if sender.send(bytes[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self {
-            child,
-            keys: Some(keys),
-            output,
-            screen: vt100::Parser::new(cells(SIZE.0), cells(SIZE.1), 0),
-        }
-    }
-
-    fn press(&mut self, keys: &str) {
-        let terminal = self.keys.as_mut().unwrap();
-        terminal.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// Waits until the screen has these words; how long that took.
-    fn until(&mut self, words: &str) -> Duration {
-        let started = Instant::now();
-        loop {
-            if self.screen.screen().contents().contains(words) {
-                return started.elapsed();
-            }
-            let left = PATIENCE.checked_sub(started.elapsed());
-            let bytes = left.and_then(|left| self.output.recv_timeout(left).ok());
-            let Some(bytes) = bytes else {
-                let shown = self.screen.screen().contents();
-                panic!("no {words:?} on the screen within {PATIENCE:?}:\n{shown}");
-            };
-            self.screen.process(&bytes);
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-
-    /// Waits for the end; what it said on stderr, and how long it took to end.
-    fn ended(mut self) -> (ExitStatus, String, Duration) {
-        let started = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(started.elapsed() < PATIENCE, "it does not end");
-            // A screen that nobody reads fills up.
-            let _ = self.output.recv_timeout(Duration::from_millis(5));
-        };
-        let mut said = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        stderr.read_to_string(&mut said).unwrap();
-        (status, said, started.elapsed())
-    }
-}
-
-impl Drop for OnTerminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn figures(said: &str) -> Value {
     serde_json::from_str(said.lines().last().unwrap()).unwrap()
@@ -165,7 +58,7 @@ fn the_screen_costs_little_and_answers_at_once() {
     let rate = rate.to_string();
     let bare = bench(&["--bare", "--rate", &rate, "--time", "4s"]);
 
-    let mut session = OnTerminal::start(&["bench", "screen", "--rate", &rate]);
+    let mut session = OnTerminal::start(BINARY, &["bench", "screen", "--rate", &rate], PATIENCE);
     session.until("Overview");
     let views = [
         ("2", "locks by class"),
@@ -227,15 +120,14 @@ fn memory_stays_as_it_is_over_an_hour() {
 #[test]
 fn it_ends_in_every_way() {
     for end in ["q", "\u{3}", "term", "int", "hup", "gone"] {
-        let mut session = OnTerminal::start(&["replay", BROKEN]);
+        let mut session = OnTerminal::start(BINARY, &["replay", BROKEN], PATIENCE);
         session.until("Overview");
         match end {
             "term" => session.signal(Signal::SIGTERM),
             "int" => session.signal(Signal::SIGINT),
             "hup" => session.signal(Signal::SIGHUP),
             "gone" => {
-                // The reader's copy goes with the first thing that it is sent, or at once.
-                session.keys = None;
+                session.leave();
                 session.signal(Signal::SIGHUP);
             }
             key => session.press(key),
@@ -251,7 +143,7 @@ fn it_ends_in_every_way() {
 fn a_stuck_terminal_holds_nobody() {
     let (rate, _) = PACE;
     let rate = rate.to_string();
-    let (mut child, terminal) = spawn(&["bench", "screen", "--rate", &rate], Stdio::null());
+    let (mut child, terminal) = spawn(BINARY, &["bench", "screen", "--rate", &rate], Stdio::null());
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/wchan", child.id()));
         stat.unwrap_or_default()

@@ -338,18 +338,17 @@ fn conclude(
         written.with_context(|| format!("cannot write {}", page.display()))?;
     }
     let decision = summary.decision();
-    let mut out = std::io::stdout().lock();
     let text = if std::io::stdout().is_terminal() {
         terminal(&summary)
     } else {
         output::markdown(&summary)
     };
-    out.write_all(text.as_bytes()).context("cannot print")?;
+    crate::output::print(text.as_bytes())?;
     let time = started.map_or(String::new(), |started| {
         format!("{:.0} s, ", started.elapsed().as_secs_f64())
     });
-    eprintln!(
-        "faultline: {}; {time}results in {}",
+    note!(
+        "{}; {time}results in {}",
         match &decision {
             Decision::Good => "nothing new is wrong",
             Decision::Bad => "something is wrong",

@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -42,14 +41,15 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
     let report = analyze(&trace);
     let wanted = wanted(&report, arguments)?;
     if wanted.is_empty() {
-        eprintln!(
-            "faultline: {} has no unknown finding that is merely predicted; name another one with --finding",
+        note!(
+            "{} has no unknown finding that is merely predicted; name another one with --finding",
             arguments.trace.display()
         );
         if arguments.format == Format::Json {
-            say(&serde_json::to_string_pretty(&Confirmations::new(
-                Vec::new(),
-            ))?)?;
+            say!(
+                "{}",
+                serde_json::to_string_pretty(&Confirmations::new(Vec::new()))?
+            )?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -94,15 +94,16 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
     for (number, finding) in wanted {
         let outcome = tries.confirm(number, finding)?;
         if arguments.format == Format::Text {
-            say(&outcome.line())?;
+            say!("{}", outcome.line())?;
         }
         outcomes.push(outcome);
     }
     let all = outcomes.iter().all(Confirmation::seen);
     if arguments.format == Format::Json {
-        say(&serde_json::to_string_pretty(&Confirmations::new(
-            outcomes,
-        ))?)?;
+        say!(
+            "{}",
+            serde_json::to_string_pretty(&Confirmations::new(outcomes))?
+        )?;
     }
     Ok(ExitCode::from(u8::from(!all)))
 }
@@ -154,8 +155,8 @@ impl Tries<'_> {
         let mut delay = FIRST;
         for (round, &at) in (1..=self.arguments.tries).zip(places.iter().cycle()) {
             delay = delay.min(self.arguments.delay);
-            eprintln!(
-                "faultline: try {round} of {}, holding tasks up for {delay:?} {}",
+            note!(
+                "try {round} of {}, holding tasks up for {delay:?} {}",
                 self.arguments.tries,
                 at.name()
             );
@@ -202,8 +203,4 @@ impl Tries<'_> {
         let trace = Trace::open(&self.output)?;
         Ok(analyze(&trace))
     }
-}
-
-fn say(line: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("cannot print")
 }

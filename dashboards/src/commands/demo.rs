@@ -66,19 +66,23 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
     let mut rows = Vec::new();
     let mut as_expected = true;
     for outcome in &outcomes {
-        print(outcome);
+        print(outcome)?;
         let (row, expected) = summarise(outcome);
         as_expected &= expected;
         rows.push(row);
     }
-    println!(
+    say!(
         "{:24} {:13} {:>9} {:>8} {:>7}  found",
-        "run", "verdict", "events", "windows", "met"
-    );
+        "run",
+        "verdict",
+        "events",
+        "windows",
+        "met"
+    )?;
     for row in rows {
-        println!("{row}");
+        say!("{row}")?;
     }
-    println!(
+    say!(
         "\n{} on {}, {:.0} s; traces in {}",
         if as_expected {
             "all as expected"
@@ -88,17 +92,17 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
         kernel.release,
         started.elapsed().as_secs_f64(),
         directory.display()
-    );
+    )?;
     Ok(ExitCode::from(u8::from(!as_expected)))
 }
 
-fn print(outcome: &TrialOutcome) {
-    println!("== {} ==", outcome.trial.name);
+fn print(outcome: &TrialOutcome) -> Result<()> {
+    say!("== {} ==", outcome.trial.name)?;
     if let Some(mutation) = &outcome.trial.mutation {
-        println!("{}", mutation.description);
+        say!("{}", mutation.description)?;
     }
     for judged in &outcome.judged {
-        println!("\n{}", text::render(&judged.report));
+        say!("\n{}", text::render(&judged.report))?;
     }
     if !outcome.trouble.is_empty() {
         // A broken kernel may well notice its own damage; a stock one must not.
@@ -107,8 +111,9 @@ fn print(outcome: &TrialOutcome) {
         } else {
             "trouble in the VM"
         };
-        println!("{whose}: {}\n", outcome.told());
+        say!("{whose}: {}\n", outcome.told())?;
     }
+    Ok(())
 }
 
 /// A row of the table, and whether the trial ended as it should.

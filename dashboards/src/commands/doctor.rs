@@ -18,6 +18,7 @@ use super::record::watched;
 use crate::{
     campaign::own_binary,
     cli::Doctor,
+    output,
     progress::{self, Line},
 };
 
@@ -36,20 +37,20 @@ fn here(arguments: &Doctor) -> Result<ExitCode> {
             .trim()
             .to_owned()
     };
-    println!(
+    say!(
         "kernel      {} {}",
         read("/proc/sys/kernel/osrelease"),
         read("/proc/sys/kernel/version")
-    );
+    )?;
     let root = nix::unistd::geteuid().is_root();
-    println!(
+    say!(
         "privileges  {}",
         if root {
             "root"
         } else {
             "not root: hooks cannot be attached; run as root"
         }
-    );
+    )?;
     match KernelTypes::load(&["xfs", "ext4"]) {
         Ok(types) => {
             let modules: Vec<&str> = types.modules().collect();
@@ -58,38 +59,38 @@ fn here(arguments: &Doctor) -> Result<ExitCode> {
             } else {
                 modules.join(", ")
             };
-            println!("BTF         vmlinux; {modules}");
+            say!("BTF         vmlinux; {modules}")?;
         }
         Err(error) => {
-            println!("BTF         {error}");
+            say!("BTF         {:#}", anyhow::Error::from(error))?;
             return Ok(ExitCode::from(2));
         }
     }
     let mounts = match watched(&arguments.mounts) {
         Ok(mounts) => mounts,
         Err(error) => {
-            println!("mounts      {error}");
+            say!("mounts      {error:#}")?;
             // The plan is worth seeing anyway.
             FilesystemKind::ALL.into_iter().map(nowhere).collect()
         }
     };
     for mount in mounts.iter().filter(|mount| !mount.path.is_empty()) {
-        println!(
+        say!(
             "mount       {} {} {} {}",
             mount.path,
             mount.filesystem.name(),
             mount.source,
             mount.options
-        );
+        )?;
     }
     let plan = resolve_plan(&mounts, Extent::Full, None)?;
     if !root {
         for row in &plan.rows {
             if let Err(missing) = &row.resolved {
-                println!(
+                say!(
                     "hook        {:32} {missing}",
                     format!("{:?}", row.hook.target)
-                );
+                )?;
             }
         }
         return Ok(ExitCode::from(2));
@@ -101,7 +102,7 @@ fn here(arguments: &Doctor) -> Result<ExitCode> {
             ring_bytes: 1 << 16,
         },
     )?;
-    Ok(print_hooks(session.hooks()))
+    print_hooks(session.hooks())
 }
 
 /// A mount that does not exist, to plan for.
@@ -115,14 +116,14 @@ fn nowhere(filesystem: FilesystemKind) -> Mount {
     }
 }
 
-fn print_hooks(hooks: &[PlannedHook]) -> ExitCode {
+fn print_hooks(hooks: &[PlannedHook]) -> Result<ExitCode> {
     let mut missing = Vec::new();
     for hook in hooks {
         let how = match &hook.attached {
             Ok(mechanism) => mechanism.name().to_owned(),
             Err(reason) => format!("- {}", reason.lines().next().unwrap_or_default()),
         };
-        println!("hook        {:30} {:28} {how}", hook.target, hook.group);
+        say!("hook        {:30} {:28} {how}", hook.target, hook.group)?;
         let served = hooks
             .iter()
             .any(|other| other.group == hook.group && other.attached.is_ok());
@@ -131,16 +132,16 @@ fn print_hooks(hooks: &[PlannedHook]) -> ExitCode {
         }
     }
     let attached = hooks.iter().filter(|hook| hook.attached.is_ok()).count();
-    println!("hooks       {attached} of {} attached", hooks.len());
+    say!("hooks       {attached} of {} attached", hooks.len())?;
     if missing.is_empty() {
-        println!("verdict     everything that a verdict rests on can be seen");
-        ExitCode::SUCCESS
+        say!("verdict     everything that a verdict rests on can be seen")?;
+        Ok(ExitCode::SUCCESS)
     } else {
-        println!(
+        say!(
             "verdict     cannot be seen, so not judged: {}",
             missing.join(", ")
-        );
-        ExitCode::from(2)
+        )?;
+        Ok(ExitCode::from(2))
     }
 }
 
@@ -165,12 +166,12 @@ fn elsewhere(series: &str) -> Result<ExitCode> {
             outcome.console_tail(15)
         )
     })?;
-    print!("{text}");
+    output::print(text.as_bytes())?;
     let complaints =
         fs::read_to_string(outcome.result_dir.join("doctor.stderr")).unwrap_or_default();
-    eprint!("{complaints}");
+    output::pass_on(&complaints);
     for splat in &outcome.splats {
-        eprintln!("faultline: the guest's kernel complained: {splat}");
+        note!("the guest's kernel complained: {splat}");
     }
     let status = outcome
         .outcome

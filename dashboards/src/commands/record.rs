@@ -51,8 +51,8 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
     }
     let mut display = progress::recording(options.command.is_empty());
     let summary = record(&options, &stop, &mut |progress| display(progress))?;
-    eprintln!(
-        "faultline: {} events, {} lost, {:.1} s, {} bytes ({:.1} an event) in {}",
+    note!(
+        "{} events, {} lost, {:.1} s, {} bytes ({:.1} an event) in {}",
         summary.events,
         summary.lost,
         summary.elapsed.as_secs_f64(),
@@ -67,8 +67,8 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         ));
     }
     if summary.stuck {
-        eprintln!(
-            "faultline: the command is stuck in the kernel and cannot be killed; faultline analyze {} \
+        note!(
+            "the command is stuck in the kernel and cannot be killed; faultline analyze {} \
              says in what",
             options.output.display()
         );
@@ -76,7 +76,7 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
     }
     match summary.status {
         Some(status) if !status.success() => {
-            eprintln!("faultline: the command ended with {status}");
+            note!("the command ended with {status}");
             Ok(ExitCode::from(2))
         }
         _ => Ok(ExitCode::SUCCESS),

@@ -14,8 +14,8 @@ pub fn run(arguments: &HtmlReport) -> Result<ExitCode> {
     let (page, report) = html::render(&trace);
     output::to(&arguments.output, |out| Ok(out.write_all(page.as_bytes())?))?;
     if arguments.output != Path::new("-") {
-        eprintln!(
-            "faultline: {}, {} KiB in {}",
+        note!(
+            "{}, {} KiB in {}",
             report.verdict.name(),
             page.len().div_ceil(1024),
             arguments.output.display()

@@ -114,11 +114,11 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
             .with_context(|| mutation.name.to_owned())?;
         }
         drop(line);
-        println!(
+        say!(
             "{} modules built for {}",
             chosen.mutations.len(),
             kernel.release
-        );
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     let directory = match &arguments.result {

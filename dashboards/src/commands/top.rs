@@ -1,9 +1,6 @@
 //! `faultline top` and `faultline replay`
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use tracer::{attach::Limits, live::Live, trace::Trace};
@@ -20,7 +17,7 @@ pub fn top(arguments: &Top) -> Result<ExitCode> {
     let live = attach(&arguments.mounts, arguments.ring, arguments.light)?;
     let (mut feed, mut model) = RingFeed::new(live);
     let ended = tui::run(&mut feed, &mut model, Palette::chosen(arguments.color));
-    say("detaching");
+    note!("detaching");
     drop(feed);
     ended?;
     Ok(ExitCode::SUCCESS)
@@ -35,11 +32,6 @@ pub fn replay(arguments: &Replay) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A word on stderr, which may be gone with the terminal.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "faultline: {text}");
-}
-
 /// Attaches to the mounts that were named, or every one that uses DAX.
 pub(super) fn attach(mounts: &[std::path::PathBuf], ring: u32, light: bool) -> Result<Live> {
     if !ring.is_power_of_two() || !(1..=1024).contains(&ring) {
@@ -52,6 +44,6 @@ pub(super) fn attach(mounts: &[std::path::PathBuf], ring: u32, light: bool) -> R
         ring_bytes: ring << 20,
     };
     let mounts = watched(mounts)?;
-    say("reading the kernel's types, attaching hooks");
+    note!("reading the kernel's types, attaching hooks");
     Ok(Live::attach(&mounts, limits, extent(light))?)
 }

@@ -11,6 +11,7 @@ use workloads::lab::{
 use crate::{
     campaign::own_binary,
     cli::Vm,
+    output,
     progress::{self, Line},
 };
 
@@ -97,13 +98,13 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
     for (name, error) in [("command.stdout", false), ("command.stderr", true)] {
         let text = fs::read_to_string(outcome.result_dir.join(name)).unwrap_or_default();
         if error {
-            eprint!("{text}")
+            output::pass_on(&text);
         } else {
-            print!("{text}")
+            output::print(text.as_bytes())?;
         }
     }
     for splat in &outcome.splats {
-        eprintln!("faultline: the guest's kernel complained: {splat}");
+        note!("the guest's kernel complained: {splat}");
     }
     if outcome.ending != Ending::PoweredOff {
         bail!(

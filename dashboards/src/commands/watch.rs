@@ -38,7 +38,7 @@ pub fn run(arguments: &Watch) -> Result<ExitCode> {
     }
     let mut source = Source::open(arguments)?;
     let address = server.server_addr();
-    eprintln!("faultline: metrics at http://{address}/metrics");
+    note!("metrics at http://{address}/metrics");
     let started = Instant::now();
     while !stop.load(Ordering::Relaxed)
         && arguments.time.is_none_or(|limit| started.elapsed() < limit)
@@ -122,6 +122,6 @@ fn answer(request: Request, story: &mut Story) {
         (false, _) => request.respond(Response::empty(405)),
     };
     if let Err(error) = result {
-        eprintln!("faultline: a scrape went unanswered: {error}");
+        note!("a scrape went unanswered: {error}");
     }
 }

@@ -1,7 +1,6 @@
 //! `faultline work`
 
 use std::{
-    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,6 +10,7 @@ use workloads::scenarios::{self, Limit, Log, Options, SCENARIOS, Step, Summary};
 
 use crate::{
     cli::{Format, Work},
+    output,
     progress::{self, Line},
 };
 
@@ -66,7 +66,7 @@ fn finish(
         if from.is_none() || arguments.log.is_some() {
             log.write(&path)
                 .context("cannot write down what was done")?;
-            eprintln!("faultline: what was done is in {}", path.display());
+            note!("what was done is in {}", path.display());
         }
         let log = from.unwrap_or(&path).display();
         let directory = options.directory.display();
@@ -75,28 +75,24 @@ fn finish(
             Limit::Time(time) => format!("--time {}ms", time.as_millis()),
         };
         let pin = if options.pin_cpus { " --pin" } else { "" };
-        eprintln!(
-            "faultline: again:   faultline work {} {directory} --seed {} --threads {} --processes {} --size {} {limit}{pin}",
+        note!(
+            "again:   faultline work {} {directory} --seed {} --threads {} --processes {} --size {} {limit}{pin}",
             scenario.name,
             options.seed,
             options.threads,
             options.processes,
             options.file_size >> 10,
         );
-        eprintln!("faultline: smaller: faultline work shrink {log} {directory} --time 2m");
+        note!("smaller: faultline work shrink {log} {directory} --time 2m");
     }
     Ok(ExitCode::from(u8::from(summary.violation_count > 0)))
 }
 
 fn print(arguments: &Work, summary: &Summary) -> Result<()> {
-    let mut out = std::io::stdout().lock();
     match arguments.format {
-        Format::Text => writeln!(out, "{summary}"),
-        Format::Json => serde_json::to_writer_pretty(&mut out, summary)
-            .map_err(std::io::Error::from)
-            .and_then(|()| writeln!(out)),
+        Format::Text => say!("{summary}"),
+        Format::Json => say!("{}", serde_json::to_string_pretty(summary)?),
     }
-    .context("cannot print the summary")
 }
 
 /// Makes the rounds of a failing run again, over and over, until they fail.
@@ -130,38 +126,33 @@ fn shrink(arguments: &Work, path: &Path, directory: &Path) -> Result<ExitCode> {
         name.into()
     });
     least.write(&output)?;
-    let mut out = std::io::stdout().lock();
-    (|| {
-        writeln!(
-            out,
-            "{} rounds of {}, in {} runs; {} fault thread{}",
-            least.recipe.rounds.len(),
-            shrunk.before,
-            shrunk.runs,
-            least.recipe.threads,
-            if least.recipe.threads == 1 { "" } else { "s" }
-        )?;
-        for (actor, rounds) in least.recipe.rounds.0.iter().enumerate() {
-            for round in rounds {
-                writeln!(out, "  actor {actor}, round {round}")?;
-                // It was made over and over; once is enough to see.
-                let mine = |step: &&Step| step.actor == actor && step.round == *round;
-                let turn = least.steps.iter().find(mine).map(|step| step.turn);
-                for step in least.steps.iter().filter(mine) {
-                    if Some(step.turn) == turn {
-                        let end = step.offset + step.length;
-                        let (operation, file, start) = (&step.operation, &step.file, step.offset);
-                        writeln!(out, "    {operation} {file} {start}..{end}")?;
-                    }
+    let mut text = format!(
+        "{} rounds of {}, in {} runs; {} fault thread{}\n",
+        least.recipe.rounds.len(),
+        shrunk.before,
+        shrunk.runs,
+        least.recipe.threads,
+        if least.recipe.threads == 1 { "" } else { "s" }
+    );
+    for (actor, rounds) in least.recipe.rounds.0.iter().enumerate() {
+        for round in rounds {
+            text.push_str(&format!("  actor {actor}, round {round}\n"));
+            // It was made over and over; once is enough to see.
+            let mine = |step: &&Step| step.actor == actor && step.round == *round;
+            let turn = least.steps.iter().find(mine).map(|step| step.turn);
+            for step in least.steps.iter().filter(mine) {
+                if Some(step.turn) == turn {
+                    let end = step.offset + step.length;
+                    let (operation, file, start) = (&step.operation, &step.file, step.offset);
+                    text.push_str(&format!("    {operation} {file} {start}..{end}\n"));
                 }
             }
         }
-        writeln!(out, "  {}", least.recipe.violation)
-    })()
-    .context("cannot print what is left")?;
-    eprintln!("faultline: it is in {}", output.display());
-    eprintln!(
-        "faultline: again: faultline work replay {} {}",
+    }
+    say!("{text}  {}", least.recipe.violation)?;
+    note!("it is in {}", output.display());
+    note!(
+        "again: faultline work replay {} {}",
         output.display(),
         directory.display()
     );
@@ -169,16 +160,14 @@ fn shrink(arguments: &Work, path: &Path, directory: &Path) -> Result<ExitCode> {
 }
 
 fn list() -> Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
-    for scenario in SCENARIOS {
-        writeln!(
-            out,
-            "{:20} {:19} {}",
+    let lines = SCENARIOS.iter().map(|scenario| {
+        format!(
+            "{:20} {:19} {}\n",
             scenario.name,
             scenario.needs.name(),
             scenario.summary
         )
-        .context("cannot print the list")?;
-    }
+    });
+    output::page(&lines.collect::<String>())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -53,6 +53,11 @@ impl Palette {
         })
     }
 
+    /// Whether it has colours.
+    pub fn coloured(self) -> bool {
+        self.colour
+    }
+
     /// How something looks.
     pub fn style(self, role: Role) -> Style {
         let plain = Style::new();

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use crossterm::{
     event::{self, DisableMouseCapture, EnableMouseCapture},
     execute,
+    style::force_color_output,
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use nix::{
@@ -146,6 +147,8 @@ fn heed_signals(stop: Arc<AtomicBool>, given_up: mpsc::Receiver<()>) -> io::Resu
 /// # Errors
 /// When the terminal or the story's source fails.
 pub fn run(feed: &mut dyn Feed, model: &mut Model, palette: Palette) -> Result<()> {
+    // By itself it would heed NO_COLOR even where colours were asked for.
+    force_color_output(palette.coloured());
     let stop = Arc::new(AtomicBool::new(false));
     let (_screen_in_use, given_up) = mpsc::channel();
     heed_signals(Arc::clone(&stop), given_up).context("cannot catch signals")?;

@@ -31,7 +31,7 @@ struct Passes {
 
 /// Measures, and prints.
 pub fn run(arguments: &BenchAnalysis) -> Result<()> {
-    println!("{}", machine::describe());
+    say!("{}", machine::describe())?;
     match &arguments.trace {
         Some(path) => measure(path, &path.display().to_string(), arguments.passes),
         None => {
@@ -46,11 +46,11 @@ pub fn run(arguments: &BenchAnalysis) -> Result<()> {
 fn measure(path: &Path, name: &str, passes: u32) -> Result<()> {
     let trace = Trace::open(path)?;
     let (events, bytes) = (trace.event_count(), trace.bytes());
-    println!("trace     {name}");
-    println!(
+    say!("trace     {name}")?;
+    say!(
         "size      {events} events, {bytes} bytes, {:.2} bytes an event",
         bytes as f64 / events.max(1) as f64
-    );
+    )?;
     let decode = repeat(passes, || {
         let mut sum = 0_u64;
         let damage = trace.for_each(|_, event| sum = sum.wrapping_add(event.a ^ event.head.time));
@@ -62,20 +62,25 @@ fn measure(path: &Path, name: &str, passes: u32) -> Result<()> {
         black_box(Story::of(&trace, Timeline::recent(), |_, _| {}));
     })?;
     if let Some(report) = report {
-        println!(
+        say!(
             "judged    {}: {} findings, {} faults, {} windows, {} meetings",
             report.verdict.name(),
             report.findings.len(),
             report.totals.faults,
             report.totals.windows,
             report.totals.met
-        );
+        )?;
     }
-    println!(
+    say!(
         "\nM events/s, one thread, whole passes ({passes} each)\n\
          {:16} {:>8} {:>8} {:>8} {:>14} {:>10}",
-        "", "best", "median", "worst", "best, CPU time", "peak RSS"
-    );
+        "",
+        "best",
+        "median",
+        "worst",
+        "best, CPU time",
+        "peak RSS"
+    )?;
     let rate = |seconds: f64| events as f64 / seconds / 1e6;
     for (name, passes) in [
         ("decode", &decode),
@@ -85,13 +90,13 @@ fn measure(path: &Path, name: &str, passes: u32) -> Result<()> {
         let peak = passes.peak.map_or("unknown".to_owned(), |bytes| {
             format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
         });
-        println!(
+        say!(
             "{name:16} {:8.2} {:8.2} {:8.2} {:14.2} {peak:>10}",
             rate(passes.wall.min),
             rate(passes.wall.median),
             rate(passes.wall.max),
             rate(passes.cpu.min),
-        );
+        )?;
     }
     screen(&trace)
 }
@@ -103,7 +108,7 @@ fn screen(trace: &Trace) -> Result<()> {
     feed.finish(&mut model);
     let mut terminal = Terminal::new(TestBackend::new(SIZE.0, SIZE.1))
         .context("cannot make a screen in memory")?;
-    println!("\nscreen of {} x {}, the model at its end", SIZE.0, SIZE.1);
+    say!("\nscreen of {} x {}, the model at its end", SIZE.0, SIZE.1)?;
     let refresh = cpu_of(20, || {
         model.refresh_now();
         Ok(())
@@ -129,13 +134,13 @@ fn screen(trace: &Trace) -> Result<()> {
             Ok(())
         })?;
         let share = drawn / tui::FRAME.as_secs_f64() + refresh / tui::REFRESH.as_secs_f64();
-        println!(
+        say!(
             "{:16} {:6.2} ms a frame, {:6.2} ms for the figures: {:.1} % of a core",
             view.name(),
             drawn * 1e3,
             refresh * 1e3,
             share * 100.0
-        );
+        )?;
     }
     Ok(())
 }

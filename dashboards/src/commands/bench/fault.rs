@@ -117,16 +117,16 @@ pub fn run(arguments: &BenchFault) -> Result<()> {
         bail!("measuring needs root: it loads eBPF programs");
     }
     let bench = Bench::prepare(arguments)?;
-    println!("{}", machine::describe());
+    say!("{}", machine::describe())?;
     let on = &bench.mount;
-    println!(
+    say!(
         "faults    stores to written blocks on {} ({}), one thread, {} runs of {} faults each, in turns",
         on.filesystem.name(),
         on.options,
         arguments.rounds,
         arguments.faults.div_ceil(PAGES).max(1) * PAGES,
-    );
-    println!("traces    written to {}", bench.place());
+    )?;
+    say!("traces    written to {}", bench.place())?;
 
     let mut peer = Peer::find(on.filesystem);
     let (mut bare, mut ours) = (Kind::default(), Kind::default());
@@ -150,20 +150,19 @@ pub fn run(arguments: &BenchFault) -> Result<()> {
     line.say("one run more, with programs timed", true);
     let programs = bench.programs();
     drop(line);
-    println!("faultline {}", mechanisms(&hooks));
+    say!("faultline {}", mechanisms(&hooks))?;
     match &peer {
-        Ok(perf) => println!("peer      {}: {}", perf.version, perf.events.join(", ")),
+        Ok(perf) => say!("peer      {}: {}", perf.version, perf.events.join(", "))?,
         Err(error) => {
             theirs.rounds.clear();
-            println!("peer      no figure: {error:#}");
+            say!("peer      no figure: {error:#}")?;
         }
     }
-    table(&bare, &ours, &light, &theirs);
+    table(&bare, &ours, &light, &theirs)?;
     match programs {
         Ok(programs) => print_programs(&programs),
-        Err(error) => println!("\nper hook: no figures: {error:#}"),
+        Err(error) => say!("\nper hook: no figures: {error:#}"),
     }
-    Ok(())
 }
 
 impl Bench {
@@ -320,29 +319,47 @@ fn mechanisms(hooks: &[PlannedHook]) -> String {
     text
 }
 
-fn table(bare: &Kind, ours: &Kind, light: &Kind, theirs: &Kind) {
-    println!(
+fn table(bare: &Kind, ours: &Kind, light: &Kind, theirs: &Kind) -> Result<()> {
+    say!(
         "\n{:18} {:>26} {:>26} {:>8} {:>8} {:>8} {:>7}",
-        "", "ns a fault, by batch", "added ns, by round", "CPU ns", "events/", "bytes/", ""
-    );
-    println!(
+        "",
+        "ns a fault, by batch",
+        "added ns, by round",
+        "CPU ns",
+        "events/",
+        "bytes/",
+        ""
+    )?;
+    say!(
         "{:18} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7}",
-        "", "min", "median", "max", "min", "median", "max", "added", "fault", "event", "lost"
-    );
-    row("nothing attached", bare, None);
-    row("faultline record", ours, Some(bare));
-    row("the same, --light", light, Some(bare));
-    row("perf record", theirs, Some(bare));
+        "",
+        "min",
+        "median",
+        "max",
+        "min",
+        "median",
+        "max",
+        "added",
+        "fault",
+        "event",
+        "lost"
+    )?;
+    row("nothing attached", bare, None)?;
+    row("faultline record", ours, Some(bare))?;
+    row("the same, --light", light, Some(bare))?;
+    row("perf record", theirs, Some(bare))?;
     let stores = bare.total(|round| round.looped.stores) as f64;
     let faults = bare.total(|round| round.looped.faults) as f64;
-    println!("the kernel counted {:.3} faults a store", faults / stores);
-    compare(bare, ours, theirs);
-    compare_light(bare, ours, light);
+    say!("the kernel counted {:.3} faults a store", faults / stores)?;
+    compare(bare, ours, theirs)?;
+    compare_light(bare, ours, light)
 }
 
-fn row(name: &str, kind: &Kind, bare: Option<&Kind>) {
-    let Some(cost) = kind.cost() else { return };
-    print!(
+fn row(name: &str, kind: &Kind, bare: Option<&Kind>) -> Result<()> {
+    let Some(cost) = kind.cost() else {
+        return Ok(());
+    };
+    let mut text = format!(
         "{name:18} {:8.0} {:8.0} {:8.0}",
         cost.min, cost.median, cost.max
     );
@@ -355,7 +372,7 @@ fn row(name: &str, kind: &Kind, bare: Option<&Kind>) {
         } else {
             format!("{:.2}", bytes as f64 / events as f64)
         };
-        print!(
+        text.push_str(&format!(
             " {:8.0} {:8.0} {:8.0} {:8.0} {:8.2} {each:>8} {:7}",
             wall.min,
             wall.median,
@@ -363,80 +380,86 @@ fn row(name: &str, kind: &Kind, bare: Option<&Kind>) {
             cpu.median,
             events as f64 / kind.total(|round| round.looped.stores) as f64,
             kind.total(|round| round.lost),
-        );
+        ));
     }
-    println!();
+    say!("{text}")
 }
 
-fn compare(bare: &Kind, ours: &Kind, theirs: &Kind) {
+fn compare(bare: &Kind, ours: &Kind, theirs: &Kind) -> Result<()> {
     let events = |kind: &Kind| {
         kind.total(|round| round.events) as f64 / kind.total(|round| round.looped.stores) as f64
     };
     let (own_events, peer_events) = (events(ours), events(theirs));
     for (clock, name) in [(Clock::Wall, "time"), (Clock::Cpu, "CPU time")] {
         let (Some(own), Some(peer)) = (ours.added(bare, clock), theirs.added(bare, clock)) else {
-            return;
+            return Ok(());
         };
         let (own, peer) = (own.median, peer.median);
         if own <= 0.0 || peer <= 0.0 || own_events == 0.0 || peer_events == 0.0 {
-            println!("ours/perf by {name}: no ratio, one of them shows no cost or no event");
+            say!("ours/perf by {name}: no ratio, one of them shows no cost or no event")?;
             continue;
         }
-        println!(
+        say!(
             "ours/perf by {name}: {:.2} a fault, budget {BUDGET}; {:.2} an event, {:.0} and {:.0} ns",
             own / peer,
             (own / own_events) / (peer / peer_events),
             own / own_events,
             peer / peer_events,
-        );
+        )?;
     }
     if peer_events < own_events * 0.9 {
-        println!(
+        say!(
             "perf saw less, {peer_events:.2} of {own_events:.2} events a fault: this filesystem has \
              no tracepoints for the rest"
-        );
+        )?;
     }
+    Ok(())
 }
 
-fn compare_light(bare: &Kind, ours: &Kind, light: &Kind) {
+fn compare_light(bare: &Kind, ours: &Kind, light: &Kind) -> Result<()> {
     for (clock, name) in [(Clock::Wall, "time"), (Clock::Cpu, "CPU time")] {
         if let (Some(full), Some(light)) = (ours.added(bare, clock), light.added(bare, clock))
             && full.median > 0.0
         {
-            println!(
+            say!(
                 "light/full by {name}: {:.2} a fault",
                 light.median / full.median
-            );
+            )?;
         }
     }
+    Ok(())
 }
 
-fn print_programs(programs: &Programs) {
+fn print_programs(programs: &Programs) -> Result<()> {
     let stores = programs.looped.stores as f64;
     let mut runs = programs.runs.clone();
     runs.retain(|run| run.count > 0);
     runs.sort_by_key(|run| std::cmp::Reverse(run.time));
     let total: u64 = runs.iter().map(|run| run.time).sum();
-    println!(
+    say!(
         "\n{:30} {:15} {:>10} {:>10} {:>11}",
-        "per hook, one run more", "", "runs/fault", "ns a run", "ns a fault"
-    );
+        "per hook, one run more",
+        "",
+        "runs/fault",
+        "ns a run",
+        "ns a fault"
+    )?;
     for run in runs.iter().take(TOP) {
         let Some(hook) = programs.hooks.iter().find(|hook| hook.id == run.hook) else {
             continue;
         };
-        println!(
+        say!(
             "{:30} {:15} {:10.2} {:10.0} {:11.0}",
             hook.target,
             hook.attached.as_ref().map_or("", |how| how.name()),
             run.count as f64 / stores,
             run.time as f64 / run.count as f64,
             run.time as f64 / stores,
-        );
+        )?;
     }
-    println!(
+    say!(
         "all programs: {:.0} ns a fault by the kernel's own clock, which costs time too; entry and exit \
          of each are not in it",
         total as f64 / stores
-    );
+    )
 }

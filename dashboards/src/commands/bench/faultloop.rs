@@ -86,7 +86,7 @@ pub fn run(arguments: &BenchLoop) -> Result<()> {
             .context("cannot drop translations")?;
     }
     looped.faults = faults()? - before;
-    println!("{}", serde_json::to_string(&looped)?);
+    say!("{}", serde_json::to_string(&looped)?)?;
     Ok(())
 }
 

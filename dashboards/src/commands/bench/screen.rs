@@ -15,6 +15,7 @@ use tracer_ebpf::Event;
 use super::synthetic::Synthetic;
 use crate::{
     cli::{BenchScreen, Color},
+    output,
     tui::{self, Feed, Model, Palette, Position, Transport},
 };
 
@@ -48,7 +49,7 @@ pub fn run(arguments: &BenchScreen) -> Result<()> {
         "resident_late": told.resident_late,
     });
     // The screen was on stdout.
-    eprintln!("{figures}");
+    output::pass_on(&format!("{figures}\n"));
     Ok(())
 }
 

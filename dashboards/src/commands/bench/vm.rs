@@ -11,6 +11,7 @@ use super::machine;
 use crate::{
     campaign::own_binary,
     cli::BenchVm,
+    output,
     progress::{self, Line},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 pub fn run(arguments: &BenchVm) -> Result<ExitCode> {
     host::require(&host::vm_tools())?;
     // The guest cannot see what else its host is busy with.
-    println!("outside the VM:\n{}\n", machine::describe());
+    say!("outside the VM:\n{}\n", machine::describe())?;
     let cache = Cache::open()?;
     let mut line = Line::new();
     let mut say = |step| {
@@ -60,8 +61,8 @@ pub fn run(arguments: &BenchVm) -> Result<ExitCode> {
             let file = format!("{}.{stream}", command.name);
             fs::read_to_string(outcome.result_dir.join(file)).unwrap_or_default()
         };
-        eprint!("{}", read("stderr"));
-        println!("{}", read("stdout"));
+        output::pass_on(&read("stderr"));
+        say!("{}", read("stdout"))?;
     }
     if !outcome.succeeded() {
         bail!(
