@@ -10,10 +10,18 @@ use crate::ci::{
     subject::Subject,
 };
 
+const FIRST_STEPS: &str = "\
+First steps:
+  faultline demo                            a stock kernel and three broken ones, in a VM, without root
+  faultline record -o run.flt -- COMMAND    what COMMAND does on this machine, as root
+  faultline analyze run.flt                 is anything wrong, and what
+  faultline report run.flt -o run.html      the same with a picture of each finding
+  faultline replay run.flt                  a walk through the run; ? shows the keys";
+
 /// Are page faults locked out while extents move? Watches XFS and ext4 on persistent memory, judges
 /// recorded traces, and tries patched kernels in a VM.
 #[derive(Debug, Parser)]
-#[command(name = "faultline", version, max_term_width = 100)]
+#[command(name = "faultline", version, max_term_width = 100, after_help = FIRST_STEPS)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -9,6 +9,7 @@ use workloads::lab::{Cache, Kernel, KernelSeries, host, mutations};
 use crate::{
     campaign::{Extent, Site, Trial, TrialOutcome, empty, own_binary, run_all},
     cli::Demo,
+    output,
     progress::{self, Line},
 };
 
@@ -93,6 +94,16 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
         started.elapsed().as_secs_f64(),
         directory.display()
     )?;
+    let judged = outcomes.iter().flat_map(|outcome| &outcome.judged);
+    if let Some(judged) = judged
+        .into_iter()
+        .find(|judged| !judged.report.findings.is_empty())
+    {
+        let trace = judged.trace.display();
+        output::hint(&format!(
+            "`faultline report {trace} -o run.html` draws its finding, `faultline replay {trace}` shows it here"
+        ));
+    }
     Ok(ExitCode::from(u8::from(!as_expected)))
 }
 

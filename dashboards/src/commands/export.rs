@@ -21,23 +21,23 @@ use crate::{
 /// Converts a trace.
 pub fn run(arguments: &Export) -> Result<ExitCode> {
     let trace = Trace::open(&arguments.trace)?;
-    let output = &arguments.output;
+    let path = &arguments.output;
     let tabular = match arguments.format {
         ExportFormat::Parquet => Some(Encoding::Parquet),
         ExportFormat::Csv => Some(Encoding::Csv),
         _ => None,
     };
     if let Some(encoding) = tabular {
-        if output == Path::new("-") {
+        if path == Path::new("-") {
             bail!("tables go into a directory: name one with -o");
         }
-        tables::write(&trace, output, encoding, &arguments.table)?;
+        tables::write(&trace, path, encoding, &arguments.table)?;
         return Ok(ExitCode::SUCCESS);
     }
     if !arguments.table.is_empty() {
         bail!("--table goes with --format parquet or csv");
     }
-    output::to(output, |out| match arguments.format {
+    output::to(path, |out| match arguments.format {
         ExportFormat::Perfetto => export::perfetto(&trace, out),
         ExportFormat::ChromeJson => export::chrome_json(&trace, out),
         ExportFormat::Folded => {
@@ -55,5 +55,11 @@ pub fn run(arguments: &Export) -> Result<ExitCode> {
             Ok(out.write_all(b"\n")?)
         }
     })?;
+    if arguments.format == ExportFormat::Perfetto && path != Path::new("-") {
+        output::hint(&format!(
+            "https://ui.perfetto.dev opens {}; it stays in the browser",
+            path.display()
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
