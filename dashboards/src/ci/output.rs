@@ -121,7 +121,21 @@ fn detail(found: &Found) -> String {
     text
 }
 
-/// SARIF 2.1.0: a rule a kind, a result a new finding; the place is the kernel function.
+/// The file or directory that a finding is shown at: the patch, or else the filesystem's source.
+fn place(cell: &Cell, found: &Found) -> String {
+    let path = Path::new(&cell.subject);
+    let change = path
+        .extension()
+        .is_some_and(|extension| extension == "patch" || extension == "diff");
+    if change && path.is_relative() {
+        cell.subject.clone()
+    } else {
+        format!("fs/{}", found.filesystem)
+    }
+}
+
+/// SARIF 2.1.0: a rule a kind, a result a new finding; the place is the kernel function. GitHub refuses a
+/// file with a result that has no place in the repository.
 pub fn sarif(summary: &Summary) -> Value {
     let mut rules: BTreeMap<&str, Value> = BTreeMap::new();
     let mut results = Vec::new();
@@ -135,6 +149,10 @@ pub fn sarif(summary: &Summary) -> Value {
                 "level": "error",
                 "message": { "text": found.sentence },
                 "locations": [{
+                    "physicalLocation": {
+                        "artifactLocation": { "uri": place(cell, found) },
+                        "region": { "startLine": 1 },
+                    },
                     "logicalLocations": [{
                         "kind": "function",
                         "name": found.target,
@@ -324,6 +342,21 @@ mod tests {
     #[test]
     fn markdown_tells_a_maintainer() {
         insta::assert_snapshot!(markdown(&example()));
+    }
+
+    #[test]
+    fn a_finding_is_shown_at_the_change_or_at_the_source() {
+        let mut cell = cell(Side::Candidate, "a", Status::Clean, Vec::new());
+        let found = found("op-unprotected");
+        for (subject, wanted) in [
+            ("patches/my.patch", "patches/my.patch"),
+            ("/home/me/my.patch", "fs/xfs"),
+            ("6.12.95", "fs/xfs"),
+            ("running 6.12.117+deb12-amd64", "fs/xfs"),
+        ] {
+            cell.subject = subject.to_owned();
+            assert_eq!(place(&cell, &found), wanted);
+        }
     }
 
     #[test]
