@@ -16,7 +16,7 @@ use tracer::{
 use workloads::{
     lab::{
         Cache, CommandJob, CommandOutcome, Ending, FilesystemJob, FilesystemKind, Kernel,
-        ModuleOverride, Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, modules,
+        ModuleOverride, Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, lockdep, modules,
         mutations::Mode,
     },
     scenarios::{Needs, SCENARIOS, Scenario},
@@ -156,6 +156,20 @@ pub struct TrialOutcome {
     pub judged: Vec<Judged>,
     /// What went wrong beside the verdicts.
     pub trouble: Vec<Complaint>,
+    /// What the kernel's lock validator said.
+    pub validator: Validator,
+}
+
+/// The kernel's lock validator during a trial.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Validator {
+    /// The kernel has none, or the trial did not come so far.
+    #[default]
+    Absent,
+    /// It had turned itself off before, so that its silence says nothing.
+    Off,
+    /// It was on, and said this.
+    On(Vec<lockdep::Report>),
 }
 
 /// Where trials run.
@@ -230,27 +244,35 @@ impl Trial {
     }
 }
 
-/// Runs every workload of every trial, in as few boots as that takes: a guest that dies or hangs
-/// costs one more, and what it took down with it is told with that trial.
+/// Runs every workload of every trial; see [`run_each`].
 ///
 /// # Errors
-/// The guest cannot be put together or started. What goes wrong with one trial is part of its
-/// outcome.
+/// As [`run_each`].
 pub fn run_all(
     trials: Vec<Trial>,
     site: Site<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<TrialOutcome>> {
+    run_each(trials, site, progress, &mut |_, _| Ok(()))
+}
+
+/// Runs every workload of every trial, in as few boots as that takes: a guest that dies or hangs
+/// costs one more, and what it took down with it is told with that trial; so does one whose lock
+/// validator spoke. `done` gets each trial's number and outcome at the end of the boot that ended it.
+///
+/// # Errors
+/// The guest cannot be put together or started, or `done` fails. What goes wrong with one trial is
+/// part of its outcome.
+pub fn run_each(
+    trials: Vec<Trial>,
+    site: Site<'_>,
+    progress: &mut dyn FnMut(Progress),
+    done: &mut dyn FnMut(usize, &TrialOutcome) -> Result<()>,
+) -> Result<Vec<TrialOutcome>> {
     fs::create_dir_all(site.directory)
         .with_context(|| format!("cannot make {}", site.directory.display()))?;
-    let mut outcomes: Vec<TrialOutcome> = trials
-        .into_iter()
-        .map(|trial| TrialOutcome {
-            trial,
-            judged: Vec::new(),
-            trouble: Vec::new(),
-        })
-        .collect();
+    let mut outcomes: Vec<TrialOutcome> = trials.into_iter().map(TrialOutcome::new).collect();
+    let mut told = vec![false; outcomes.len()];
     let mut waiting = VecDeque::new();
     for (index, outcome) in outcomes.iter_mut().enumerate() {
         match outcome.trial.rounds(site, progress) {
@@ -265,7 +287,13 @@ pub fn run_all(
                 .push(Complaint::new(Trouble::Build, format!("{error:#}"))),
         }
     }
-    for boot in 1.. {
+    loop {
+        for (index, outcome) in outcomes.iter().enumerate() {
+            let over = waiting.iter().all(|turn| turn.trial != index);
+            if over && !std::mem::replace(&mut told[index], true) {
+                done(index, outcome)?;
+            }
+        }
         let turns: Vec<&Turn> = waiting.iter().take(ROUNDS_A_BOOT).collect();
         if turns.is_empty() {
             break;
@@ -277,12 +305,28 @@ pub fn run_all(
             .map(|command| Duration::from_secs(command.timeout_seconds))
             .sum();
         let mut spec = VmSpec::new(site.kernel, site.binary, rounds);
-        spec.result_dir = Some(site.directory.join(format!("boot-{boot}")));
+        spec.result_dir = Some(boot_directory(site.directory)?);
         spec.timeout = OVERHEAD + patience;
         let vm = Vm::start(site.cache, &spec, progress)?.wait(progress)?;
         settle(&mut waiting, &vm, &mut outcomes, progress)?;
     }
     Ok(outcomes)
+}
+
+/// A new directory for the results of a boot: others may boot at the same time, and what an earlier
+/// run left is not overwritten.
+fn boot_directory(directory: &Path) -> Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let path = directory.join(format!("boot-{number}"));
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot make {}", path.display()));
+            }
+        }
+    }
 }
 
 /// A round that waits for its turn.
@@ -322,6 +366,11 @@ fn settle(
         };
         let outcome = &mut outcomes[turn.trial];
         let name = &turn.spec.name;
+        outcome.validator = match round.and_then(|round| round.validated) {
+            None => Validator::Absent,
+            Some(false) => Validator::Off,
+            Some(true) => Validator::On(vm.lockdep_of(name)),
+        };
         let mut told = Vec::new();
         told.extend(
             vm.splats_of(name)
@@ -606,6 +655,16 @@ impl Workload {
 }
 
 impl TrialOutcome {
+    /// Of a trial that has not begun.
+    pub fn new(trial: Trial) -> Self {
+        Self {
+            trial,
+            judged: Vec::new(),
+            trouble: Vec::new(),
+            validator: Validator::Absent,
+        }
+    }
+
     /// All that went wrong beside the verdicts, in one line.
     pub fn told(&self) -> String {
         let words: Vec<&str> = self.trouble.iter().map(|one| one.text.as_str()).collect();

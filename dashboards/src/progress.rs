@@ -102,6 +102,7 @@ pub fn lab_step(progress: &lab::Progress) -> (String, bool) {
     match progress {
         lab::Progress::Downloading(what) => (format!("downloading {what}"), true),
         lab::Progress::BuildingModule(what) => (format!("building {what}"), true),
+        lab::Progress::BuildingKernel(what) => (format!("building a kernel, {what}"), true),
         lab::Progress::Booting {
             release,
             accelerator,

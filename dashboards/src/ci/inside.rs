@@ -247,19 +247,16 @@ impl Inside {
         let status = recorder.status().context("cannot run the recorder")?;
         let guest_time = started.elapsed();
         let complaints = console::splats(&self.log.said()?);
-        let mut outcome = TrialOutcome {
-            trial: Trial {
-                name: Side::Candidate.name().to_owned(),
-                mutation: None,
-                overrides: Vec::new(),
-                workloads: vec![workload.clone()],
-            },
-            judged: Vec::new(),
-            trouble: complaints
-                .into_iter()
-                .map(|text| Complaint::new(Trouble::Splat, text))
-                .collect(),
-        };
+        let mut outcome = TrialOutcome::new(Trial {
+            name: Side::Candidate.name().to_owned(),
+            mutation: None,
+            overrides: Vec::new(),
+            workloads: vec![workload.clone()],
+        });
+        let complaints = complaints.into_iter();
+        outcome
+            .trouble
+            .extend(complaints.map(|text| Complaint::new(Trouble::Splat, text)));
         if !status.success() {
             let (out, err) = (
                 self.printed(workload, "stdout"),

@@ -3,13 +3,13 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
-    process::Command,
     str::FromStr,
 };
 
 use anyhow::{Context as _, Result, bail};
 use workloads::lab::{
-    Cache, FilesystemKind, Kernel, KernelSeries, ModuleOverride, modules, progress::ProgressFn,
+    Cache, FilesystemKind, Kernel, KernelSeries, ModuleOverride, kernel_tree, modules,
+    progress::ProgressFn,
 };
 
 /// Something that can be booted and judged.
@@ -263,43 +263,13 @@ fn first_config(modules: &Path, installed: Option<&str>) -> PathBuf {
 
 /// Image and modules of a built tree; the modules are installed into the cache.
 fn built(tree: &Path, cache: &Cache) -> Result<Kernel> {
-    let image = tree.join("arch/x86/boot/bzImage");
-    if !image.is_file() {
-        bail!(
-            "{} is not built: it has no arch/x86/boot/bzImage; run `make -C {} bzImage modules`",
-            tree.display(),
-            tree.display()
-        );
-    }
-    let release = fs::read_to_string(tree.join("include/config/kernel.release"))
-        .with_context(|| format!("{} does not say its release", tree.display()))?;
-    let release = release.trim();
-    let place = cache.root().join("installed").join(release);
-    let output = Command::new("make")
-        .arg("-C")
-        .arg(tree)
-        .args([
-            "-s",
-            "modules_install",
-            "INSTALL_MOD_STRIP=1",
-            "DEPMOD=true",
-        ])
-        .arg(format!("INSTALL_MOD_PATH={}", place.display()))
-        .output()
-        .context("cannot run make; `apt-get install make`")?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<&str> = text.lines().rev().take(6).collect();
-        bail!(
-            "`make modules_install` failed: {}",
-            lines.into_iter().rev().collect::<Vec<_>>().join("\n")
-        );
-    }
-    Kernel::from_paths(
-        &image,
-        &place.join("lib/modules").join(release),
-        &tree.join(".config"),
-    )
+    let image = kernel_tree::image(tree)?;
+    let root = cache
+        .root()
+        .join("installed")
+        .join(kernel_tree::release(tree)?);
+    let modules = kernel_tree::install_modules(tree, &root)?;
+    Kernel::from_paths(&image, &modules, &tree.join(".config"))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod diff;
 mod doctor;
 mod export;
 mod infer;
+mod lockdep;
 mod pages;
 mod record;
 mod report;

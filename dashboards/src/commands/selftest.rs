@@ -102,6 +102,10 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
     };
     let series = KernelSeries(arguments.kernel.clone());
     let kernel = Kernel::obtain(&cache, &series, &mut say)?;
+    if arguments.lockdep {
+        drop(line);
+        return super::lockdep::run(arguments, &cache, &kernel, chosen.mutations);
+    }
     if arguments.build {
         for mutation in &chosen.mutations {
             modules::build(
@@ -133,11 +137,12 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         match scenarios::find(mutation.scenario) {
             Ok(_) => trials.push(Trial::broken(mutation, extent)),
             // A row without a run is a row that was not found, never one left out.
-            Err(error) => unknown.push(TrialOutcome {
-                trial: Trial::broken(mutation, extent),
-                judged: Vec::new(),
-                trouble: vec![Complaint::new(Trouble::Untried, error.to_string())],
-            }),
+            Err(error) => {
+                let mut outcome = TrialOutcome::new(Trial::broken(mutation, extent));
+                let complaint = Complaint::new(Trouble::Untried, error.to_string());
+                outcome.trouble.push(complaint);
+                unknown.push(outcome);
+            }
         }
     }
     if chosen.stock {
@@ -241,7 +246,7 @@ fn stock(fast: bool, extent: Extent) -> Trial {
     }
 }
 
-fn told(finding: &Finding) -> String {
+pub(super) fn told(finding: &Finding) -> String {
     format!(
         "{} {} ({})",
         finding.kind.name(),
@@ -431,7 +436,7 @@ fn told_of(outcome: &TrialOutcome) -> Vec<String> {
     outcome.trouble.iter().map(ToString::to_string).collect()
 }
 
-fn strongest<'a>(findings: &[&'a Finding]) -> Option<&'a Finding> {
+pub(super) fn strongest<'a>(findings: &[&'a Finding]) -> Option<&'a Finding> {
     findings
         .iter()
         .copied()

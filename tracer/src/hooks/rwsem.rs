@@ -1,5 +1,6 @@
 //! Read-write semaphores (kernel/locking/rwsem.c). Filesystems lock through inline wrappers, so these
-//! out-of-line functions see every use; without lockdep the `_nested` forms are macros over them.
+//! out-of-line functions see every use; the `_nested` forms are functions of their own with lockdep
+//! (CONFIG_DEBUG_LOCK_ALLOC), and macros over the plain ones without.
 
 use super::{Effect, Hook, LockAction, Mode, Side, Stacks, Success, Target, arg, arg32};
 
@@ -46,7 +47,19 @@ pub const HOOKS: &[Hook] = &[
         "rwsem/down_read",
     ),
     acquire(
+        "down_read_nested",
+        Mode::Shared,
+        Success::Always,
+        "rwsem/down_read",
+    ),
+    acquire(
         "down_read_killable",
+        Mode::Shared,
+        Success::Zero,
+        "rwsem/down_read_killable",
+    ),
+    acquire(
+        "down_read_killable_nested",
         Mode::Shared,
         Success::Zero,
         "rwsem/down_read_killable",
@@ -65,7 +78,25 @@ pub const HOOKS: &[Hook] = &[
         "rwsem/down_write",
     ),
     acquire(
+        "down_write_nested",
+        Mode::Excl,
+        Success::Always,
+        "rwsem/down_write",
+    ),
+    acquire(
+        "_down_write_nest_lock",
+        Mode::Excl,
+        Success::Always,
+        "rwsem/down_write",
+    ),
+    acquire(
         "down_write_killable",
+        Mode::Excl,
+        Success::Zero,
+        "rwsem/down_write_killable",
+    ),
+    acquire(
+        "down_write_killable_nested",
         Mode::Excl,
         Success::Zero,
         "rwsem/down_write_killable",

@@ -20,6 +20,9 @@ const SPLAT_STARTS: &[&str] = &[
     "KASAN: ",
     "KCSAN: ",
     "DEBUG_LOCKS_WARN_ON",
+    "DEBUG_RWSEMS_WARN_ON",
+    "[ BUG: ",
+    "INFO: trying to register non-static key",
     "XFS: Assertion failed",
     "EXT4-fs error",
     "EXT4-fs warning",
@@ -112,7 +115,7 @@ pub fn splats(text: &str) -> Vec<String> {
 
 /// The text after `[   12.345678]` and, if there, `[   T123]`; `None` if the kernel did
 /// not print the line, so that a program's output is never taken for a complaint.
-fn message_of(line: &str) -> Option<&str> {
+pub(super) fn message_of(line: &str) -> Option<&str> {
     // klogctl prefixes the level.
     let line = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
         Some((level, rest)) if level.bytes().all(|byte| byte.is_ascii_digit()) => rest,
@@ -133,7 +136,7 @@ fn message_of(line: &str) -> Option<&str> {
 }
 
 /// Removes terminal sequences and other control characters.
-fn clean(line: &str) -> String {
+pub(super) fn clean(line: &str) -> String {
     let mut clean = String::with_capacity(line.len());
     let mut characters = line.chars().peekable();
     while let Some(character) = characters.next() {

@@ -196,7 +196,8 @@ pub struct Round {
 pub struct Job {
     /// Modules to load first, in order: file names below [`MODULE_DIR`].
     pub modules: Vec<String>,
-    /// What to do then, one after the other; one that cannot be taken down is the last.
+    /// What to do then, one after the other; one that cannot be taken down is the last, and one in which
+    /// the kernel's lock validator spoke, which it does once.
     pub rounds: Vec<Round>,
 }
 
@@ -257,6 +258,9 @@ pub struct RoundOutcome {
     pub name: String,
     /// Filesystems mounted.
     pub mounts: Vec<MountOutcome>,
+    /// Whether the kernel's lock validator was on when the round began; `None` if it has none.
+    #[serde(default)]
+    pub validated: Option<bool>,
     /// Whether it came to its end, good or bad, and was taken down.
     pub over: bool,
     /// The error that stopped it or kept it from being taken down.

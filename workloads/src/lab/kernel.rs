@@ -29,13 +29,43 @@ impl KernelSeries {
     }
 }
 
+/// Where a kernel came from, and so what its modules can be rebuilt with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Debian's package of this version: rebuilt with its source and headers packages.
+    Package(String),
+    /// Built by the lab ([`super::debug_kernel`]): rebuilt in the same tree.
+    Built {
+        /// Version of Debian's source package.
+        source: String,
+        /// Tells it from others of the same source.
+        key: String,
+        /// The built tree.
+        tree: PathBuf,
+    },
+    /// Given by path: not rebuilt.
+    Path,
+}
+
+impl Origin {
+    /// Names in the cache what is made from the kernel; `None` if nothing may be kept, as another
+    /// kernel may be at the same path next time.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Package(version) => Some(version),
+            Self::Built { key, .. } => Some(key),
+            Self::Path => None,
+        }
+    }
+}
+
 /// A bootable kernel with its modules.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// `uname -r` of the kernel.
     pub release: String,
-    /// Version of the Debian package it came from; empty for a kernel given by path.
-    pub version: String,
+    /// Where it came from.
+    pub origin: Origin,
     /// Compressed image (`bzImage`).
     pub vmlinuz: PathBuf,
     /// `lib/modules/RELEASE`.
@@ -90,7 +120,7 @@ impl Kernel {
             .ok_or_else(|| anyhow!("{} is not named after a release", modules_dir.display()))?;
         Ok(Self {
             release: release.to_owned(),
-            version: String::new(),
+            origin: Origin::Path,
             vmlinuz: vmlinuz.to_owned(),
             modules_dir: modules_dir.to_owned(),
             config: config.to_owned(),
@@ -132,7 +162,7 @@ impl Kernel {
         ])?;
         Ok(Self {
             release,
-            version,
+            origin: Origin::Package(version),
             vmlinuz,
             modules_dir: modules,
             config,
@@ -283,7 +313,10 @@ fn newest_cached(cache: &Cache, series: &KernelSeries) -> Option<Kernel> {
         .iter()
         .filter_map(|name| Kernel::load(&cache.get(&format!("{KIND}/{name}"))?).ok())
         .filter(|kernel| series.contains(&kernel.release))
-        .max_by(|left, right| version::compare(&left.version, &right.version))
+        .max_by(|left, right| {
+            let version = |kernel: &Kernel| kernel.origin.key().unwrap_or_default().to_owned();
+            version::compare(&version(left), &version(right))
+        })
 }
 
 #[cfg(test)]

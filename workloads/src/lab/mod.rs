@@ -7,6 +7,7 @@
 
 pub mod cache;
 pub mod console;
+pub mod debug_kernel;
 pub mod depends;
 pub mod elf;
 pub mod guest;
@@ -14,6 +15,8 @@ pub mod host;
 pub mod initramfs;
 pub mod job;
 pub mod kernel;
+pub mod kernel_tree;
+pub mod lockdep;
 pub mod modules;
 pub mod mutations;
 pub mod packages;
@@ -25,7 +28,7 @@ pub mod vm;
 
 pub use cache::Cache;
 pub use job::{CommandJob, CommandOutcome, FilesystemJob, FilesystemKind, Job, Outcome};
-pub use kernel::{Kernel, KernelSeries};
+pub use kernel::{Kernel, KernelSeries, Origin};
 pub use mutations::Mutation;
 pub use progress::Progress;
 pub use qemu::Accelerator;

@@ -1,7 +1,7 @@
 //! Filesystem modules of a kernel, rebuilt with a patch.
 //!
 //! Built out of tree from Debian's source and headers packages of the kernel's own
-//! version, so the result loads on the unchanged image. The unpatched objects are built
+//! version, or in the tree of a kernel of the lab's own, so the result loads on the unchanged image. The unpatched objects are built
 //! once for each filesystem; a patch recompiles only the files it touches.
 
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use super::cache::Cache;
 use super::elf;
 use super::host;
 use super::job::FilesystemKind;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Origin};
 use super::packages::{Mirror, Package, output, tail};
 use super::progress::{Progress, ProgressFn};
 
@@ -39,8 +39,9 @@ pub fn build(
     progress: &mut ProgressFn,
 ) -> Result<PathBuf> {
     let name = filesystem.module();
+    let key = key(kernel)?;
     let item = cache.item(
-        &format!("modules/{}_{name}_{}", kernel.version, digest(patch)),
+        &format!("modules/{key}_{name}_{}", digest(patch)),
         |staging| {
             let headers = headers(cache, kernel, progress)?;
             let baseline = baseline(cache, kernel, filesystem, &headers, progress)?;
@@ -73,11 +74,11 @@ pub fn build_source(
 ) -> Result<PathBuf> {
     let name = filesystem.module();
     let mut hash = Sha256::new();
-    hash_tree(source, source, &mut hash)
-        .with_context(|| format!("cannot read {}", source.display()))?;
-    let key = short(&hash.finalize());
+    hash_tree(source, &mut hash).with_context(|| format!("cannot read {}", source.display()))?;
+    let digest = short(&hash.finalize());
+    let key = key(kernel)?;
     let item = cache.item(
-        &format!("modules/{}_{name}_source-{key}", kernel.version),
+        &format!("modules/{key}_{name}_source-{digest}"),
         |staging| {
             let headers = headers(cache, kernel, progress)?;
             require_tools(&headers)?;
@@ -87,8 +88,16 @@ pub fn build_source(
                 source.display()
             )));
             let tree = staging.dir.join("tree");
-            fs::create_dir_all(tree.join("fs"))?;
-            copy_tree(source, &tree.join(source_dir(filesystem)))?;
+            let directory = source_dir(filesystem);
+            if resembles(source, &sources(cache, kernel, progress)?.join(&directory))? {
+                // Only what differs is compiled.
+                let baseline = baseline(cache, kernel, filesystem, &headers, progress)?;
+                copy_tree(&baseline, &tree)?;
+                relocate(&tree)?;
+            } else {
+                fs::create_dir_all(tree.join(&directory))?;
+            }
+            lay_over(source, &tree.join(directory))?;
             compile(&headers, &tree, filesystem, &staging.dir)
         },
     )?;
@@ -104,26 +113,68 @@ fn compile(headers: &Path, tree: &Path, filesystem: FilesystemKind, result: &Pat
     fs::remove_dir_all(tree).context("cannot remove the build tree")
 }
 
-/// Names and contents of the sources below a directory, in a fixed order; objects that lie about
-/// say nothing.
-fn hash_tree(root: &Path, directory: &Path, hash: &mut Sha256) -> Result<()> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(directory)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
-    paths.sort();
-    for path in paths {
-        if path.is_dir() {
-            hash_tree(root, &path, hash)?;
-            continue;
+/// Names and contents of the sources below a directory, in a fixed order.
+fn hash_tree(root: &Path, hash: &mut Sha256) -> Result<()> {
+    for name in source_files(root)? {
+        hash.update(name.as_os_str().as_encoded_bytes());
+        hash.update(fs::read(root.join(&name))?);
+    }
+    Ok(())
+}
+
+/// Names of the sources below a directory, sorted; objects that lie about are left out.
+fn source_files(root: &Path) -> Result<Vec<PathBuf>> {
+    fn collect(root: &Path, directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                collect(root, &path, files)?;
+                continue;
+            }
+            let source = path
+                .extension()
+                .is_some_and(|extension| extension == "c" || extension == "h")
+                || path.file_name().is_some_and(|name| name == "Makefile");
+            if source {
+                files.push(path.strip_prefix(root)?.to_owned());
+            }
         }
-        let source = path
-            .extension()
-            .is_some_and(|extension| extension == "c" || extension == "h")
-            || path.file_name().is_some_and(|name| name == "Makefile");
-        if source {
-            hash.update(path.strip_prefix(root)?.as_os_str().as_encoded_bytes());
-            hash.update(fs::read(&path)?);
+        Ok(())
+    }
+    let mut files = Vec::new();
+    collect(root, root, &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
+/// Whether most sources of the two directories are the same.
+fn resembles(source: &Path, other: &Path) -> Result<bool> {
+    let files = source_files(source)?;
+    let same = files.iter().filter(|name| same(source, other, name));
+    Ok(same.count() * 2 > files.len())
+}
+
+fn same(left: &Path, right: &Path, name: &Path) -> bool {
+    let read = |root: &Path| fs::read(root.join(name)).ok();
+    read(left).is_some_and(|text| Some(text) == read(right))
+}
+
+/// Makes the sources below `tree` those of `source`; what is the same keeps its time.
+fn lay_over(source: &Path, tree: &Path) -> Result<()> {
+    let files = source_files(source)?;
+    for name in source_files(tree)? {
+        if !files.contains(&name) {
+            let gone = tree.join(&name);
+            fs::remove_file(&gone).with_context(|| format!("cannot remove {}", gone.display()))?;
         }
+    }
+    for name in files.iter().filter(|name| !same(source, tree, name)) {
+        let place = tree.join(name);
+        if let Some(directory) = place.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let text = fs::read(source.join(name))?;
+        fs::write(&place, text).with_context(|| format!("cannot write {}", place.display()))?;
     }
     Ok(())
 }
@@ -139,15 +190,19 @@ fn source_dir(filesystem: FilesystemKind) -> String {
     format!("fs/{}", filesystem.module())
 }
 
-fn digest(patch: &str) -> String {
-    short(&Sha256::digest(patch.as_bytes()))
+/// Hexadecimal digits that stand for a text.
+pub(super) fn digest(text: &str) -> String {
+    short(&Sha256::digest(text.as_bytes()))
 }
 
-/// Unpacks headers and kbuild; returns the directory `make -C` wants.
+/// The directory `make -C` wants: the kernel's own tree, or headers and kbuild, unpacked.
 fn headers(cache: &Cache, kernel: &Kernel, progress: &mut ProgressFn) -> Result<PathBuf> {
+    if let Origin::Built { tree, .. } = &kernel.origin {
+        return Ok(tree.clone());
+    }
     let package = format!("linux-headers-{}", kernel.release);
-    let item = cache.item(&format!("headers/{}", kernel.version), |staging| {
-        let version = of_kernel(kernel)?;
+    let version = source_version(kernel)?;
+    let item = cache.item(&format!("headers/{version}"), |staging| {
         let root = staging.dir.join("root");
         fs::create_dir_all(&root)?;
         from_any_mirror(cache, progress, |mirror, progress| {
@@ -158,7 +213,7 @@ fn headers(cache: &Cache, kernel: &Kernel, progress: &mut ProgressFn) -> Result<
             for name in parts {
                 let package = Package {
                     name,
-                    version: version.clone(),
+                    version: version.to_owned(),
                 };
                 mirror.unpack_into(&package, &root, progress)?;
             }
@@ -195,44 +250,71 @@ fn from_any_mirror(
 const SOURCE_GONE: &str = "the mirrors keep source and headers only for the newest kernels: \
                            run `apt-get update` and take the newest kernel of the series";
 
-fn of_kernel(kernel: &Kernel) -> Result<String> {
-    if kernel.version.is_empty() {
-        bail!(
+/// Names in the cache what is made from the kernel.
+fn key(kernel: &Kernel) -> Result<&str> {
+    kernel.origin.key().ok_or_else(|| {
+        anyhow!(
             "kernel {} was given by path: its modules cannot be rebuilt from Debian's packages",
             kernel.release
-        );
+        )
+    })
+}
+
+/// Version of Debian's source package.
+fn source_version(kernel: &Kernel) -> Result<&str> {
+    match &kernel.origin {
+        Origin::Package(version) => Ok(version),
+        Origin::Built { source, .. } => Ok(source),
+        Origin::Path => key(kernel),
     }
-    Ok(kernel.version.clone())
 }
 
 /// Unpacks `fs/xfs` and `fs/ext4` of the kernel's source.
 fn sources(cache: &Cache, kernel: &Kernel, progress: &mut ProgressFn) -> Result<PathBuf> {
-    cache.item(&format!("sources/{}", kernel.version), |staging| {
-        let name = format!("linux-source-{}", kernel.source_series()?);
-        let package = Package {
-            name: name.clone(),
-            version: of_kernel(kernel)?,
-        };
-        let root = staging.dir.join("root");
-        fs::create_dir_all(&root)?;
-        from_any_mirror(cache, progress, |mirror, progress| {
-            mirror.unpack_into(&package, &root, progress)
-        })?;
-        let archive = root.join(format!("usr/src/{name}.tar.xz"));
-        output(
-            "tar",
-            &[
-                "-xf".as_ref(),
-                archive.as_os_str(),
-                "-C".as_ref(),
-                staging.dir.as_os_str(),
-                "--strip-components=1".as_ref(),
-                format!("{name}/fs/xfs").as_ref(),
-                format!("{name}/fs/ext4").as_ref(),
-            ],
-        )?;
-        fs::remove_dir_all(&root).context("cannot remove the unpacked package")
+    let version = source_version(kernel)?;
+    cache.item(&format!("sources/{version}"), |staging| {
+        unpack_source(
+            cache,
+            &kernel.source_series()?,
+            version,
+            &["fs/xfs", "fs/ext4"],
+            &staging.dir,
+            progress,
+        )
     })
+}
+
+/// Unpacks Debian's source of a kernel into a directory: these parts of it, or all if there are none.
+pub(super) fn unpack_source(
+    cache: &Cache,
+    series: &str,
+    version: &str,
+    parts: &[&str],
+    directory: &Path,
+    progress: &mut ProgressFn,
+) -> Result<()> {
+    let name = format!("linux-source-{series}");
+    let package = Package {
+        name: name.clone(),
+        version: version.to_owned(),
+    };
+    let root = directory.join("package");
+    fs::create_dir_all(&root)?;
+    from_any_mirror(cache, progress, |mirror, progress| {
+        mirror.unpack_into(&package, &root, progress)
+    })?;
+    let archive = root.join(format!("usr/src/{name}.tar.xz"));
+    let parts: Vec<String> = parts.iter().map(|part| format!("{name}/{part}")).collect();
+    let mut arguments = vec![
+        "-xf".as_ref(),
+        archive.as_os_str(),
+        "-C".as_ref(),
+        directory.as_os_str(),
+        "--strip-components=1".as_ref(),
+    ];
+    arguments.extend(parts.iter().map(OsStr::new));
+    output("tar", &arguments)?;
+    fs::remove_dir_all(&root).context("cannot remove the unpacked package")
 }
 
 /// The unpatched tree with its objects.
@@ -244,7 +326,7 @@ fn baseline(
     progress: &mut ProgressFn,
 ) -> Result<PathBuf> {
     let name = filesystem.module();
-    cache.item(&format!("trees/{}_{name}", kernel.version), |staging| {
+    cache.item(&format!("trees/{}_{name}", key(kernel)?), |staging| {
         require_tools(headers)?;
         let sources = sources(cache, kernel, progress)?;
         progress(Progress::BuildingModule(format!(
@@ -434,6 +516,48 @@ mod tests {
             fs::read_to_string(tree.join("fs/xfs/a.c")).unwrap(),
             "/old/place"
         );
+    }
+
+    #[test]
+    fn only_what_differs_is_written_over_a_built_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let [source, tree] = ["source", "tree"].map(|name| dir.path().join(name));
+        for (root, files) in [
+            (
+                &source,
+                &[
+                    ("a.c", "1"),
+                    ("sub/b.h", "2"),
+                    ("new.c", "3"),
+                    ("Makefile", "4"),
+                ][..],
+            ),
+            (
+                &tree,
+                &[
+                    ("a.c", "1"),
+                    ("sub/b.h", "0"),
+                    ("old.c", "5"),
+                    ("Makefile", "4"),
+                ],
+            ),
+        ] {
+            fs::create_dir_all(root.join("sub")).unwrap();
+            for (name, text) in files {
+                fs::write(root.join(name), text).unwrap();
+            }
+        }
+        fs::write(source.join("a.o"), "of another build").unwrap();
+        fs::write(tree.join("a.o"), "built").unwrap();
+        let before = fs::metadata(tree.join("a.c")).unwrap().modified().unwrap();
+        assert!(!resembles(&source, &tree).unwrap());
+        lay_over(&source, &tree).unwrap();
+        assert!(resembles(&source, &tree).unwrap());
+        assert_eq!(source_files(&source).unwrap(), source_files(&tree).unwrap());
+        assert_eq!(fs::read_to_string(tree.join("sub/b.h")).unwrap(), "2");
+        assert_eq!(fs::read_to_string(tree.join("a.o")).unwrap(), "built");
+        let after = fs::metadata(tree.join("a.c")).unwrap().modified().unwrap();
+        assert_eq!(before, after);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub enum Progress {
     Downloading(String),
     /// A filesystem module is being compiled; which one, and for which kernel.
     BuildingModule(String),
+    /// A whole kernel is being compiled; which one.
+    BuildingKernel(String),
     /// QEMU was started.
     Booting {
         /// Release of the kernel being booted.

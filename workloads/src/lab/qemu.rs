@@ -169,10 +169,10 @@ pub(crate) fn missing_program() -> String {
 /// it saves the guest the decompression, half a second without KVM. The bzImage itself
 /// if that does not work.
 pub fn boot_image(cache: &Cache, kernel: &Kernel) -> PathBuf {
-    if kernel.version.is_empty() {
+    let Some(key) = kernel.origin.key() else {
         return kernel.vmlinuz.clone();
-    }
-    let item = cache.item(&format!("images/{}", kernel.version), |staging| {
+    };
+    let item = cache.item(&format!("images/{key}"), |staging| {
         let image = fs::read(&kernel.vmlinuz)?;
         let mut file = fs::File::create(staging.dir.join("vmlinux"))?;
         file.write_all(&uncompressed(&image)?)?;

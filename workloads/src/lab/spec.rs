@@ -126,6 +126,11 @@ pub struct VmSpec<'a> {
 }
 
 impl<'a> VmSpec<'a> {
+    /// Memory of a machine of a size that is known to work, in MiB.
+    pub const MEMORY_MIB: u32 = 3072;
+    /// Its virtual processors.
+    pub const CPUS: u32 = 2;
+
     /// These rounds, on a machine of a size that is known to work.
     pub fn new(kernel: &'a Kernel, binary: impl Into<PathBuf>, rounds: Vec<RoundSpec>) -> Self {
         Self {
@@ -135,8 +140,8 @@ impl<'a> VmSpec<'a> {
             binary: binary.into(),
             host_binaries: Vec::new(),
             files: Vec::new(),
-            memory_mib: 3072,
-            cpus: 2,
+            memory_mib: Self::MEMORY_MIB,
+            cpus: Self::CPUS,
             regions: vec![
                 PmemRegion {
                     size_mib: 512,
@@ -293,11 +298,12 @@ impl RoundSpec {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::lab::kernel::Origin;
 
     pub(in crate::lab) fn kernel() -> Kernel {
         Kernel {
             release: "6.12.117+deb12-amd64".into(),
-            version: "6.12.117-1".into(),
+            origin: Origin::Package("6.12.117-1".into()),
             vmlinuz: "/k/vmlinuz".into(),
             modules_dir: "/k/modules".into(),
             config: "/k/config".into(),

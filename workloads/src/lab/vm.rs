@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::cache::Cache;
 use super::console::{self, Line};
 use super::job::{DMESG_NAME, OUTCOME_NAME, Outcome, RESULT_TAG, round_log};
+use super::lockdep;
 use super::packages::tail;
 use super::progress::{Progress, ProgressFn};
 use super::qemu::{self, Accelerator, Guarded, Machine};
@@ -100,6 +101,11 @@ impl VmOutcome {
     /// the guest died in it.
     pub fn splats_of(&self, round: &str) -> Vec<String> {
         console::splats(&self.log_of(round))
+    }
+
+    /// What the kernel's lock validator said during one round.
+    pub fn lockdep_of(&self, round: &str) -> Vec<lockdep::Report> {
+        lockdep::reports(&self.log_of(round))
     }
 
     /// Whether the kernel killed a process for want of memory during one round.

@@ -192,6 +192,15 @@ pub(super) fn lengthen_slices() -> Result<()> {
     fs::write(SLICE, "100000000").with_context(|| format!("cannot write {SLICE}"))
 }
 
+/// Whether the kernel's lock validator is on (kernel/locking/lockdep_proc.c); `None` if there is none.
+pub(super) fn lock_validator() -> Option<bool> {
+    let text = fs::read_to_string("/proc/lockdep_stats").ok()?;
+    let value = text
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("debug_locks:"))?;
+    Some(value.trim() != "0")
+}
+
 /// Brings `lo` up.
 ///
 /// # Errors
