@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use workloads::lab::FilesystemKind;
@@ -552,6 +552,9 @@ pub struct Ci {
     /// Run only this part of the matrix, e.g. 2/4
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+    /// Run this many guests at a time; default: as many as processors and memory bear, two processors and 3.25 GiB each
+    #[arg(long, value_name = "N", conflicts_with = "inside")]
+    pub jobs: Option<NonZeroUsize>,
     /// Go on where an earlier run into the same directory was stopped
     #[arg(long)]
     pub resume: bool,

@@ -259,6 +259,16 @@ impl Shard {
     }
 }
 
+/// So many parts, fewer if there are not enough things, long and short ones shared out.
+pub fn split<T>(things: Vec<T>, parts: usize) -> Vec<Vec<T>> {
+    let count = parts.min(things.len());
+    let mut split: Vec<Vec<T>> = (0..count).map(|_| Vec::new()).collect();
+    for (part, thing) in (0..count).cycle().zip(things) {
+        split[part].push(thing);
+    }
+    split
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,6 +289,13 @@ mod tests {
         for wrong in ["0/3", "4/3", "3", "a/b"] {
             assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn parts_are_as_even_as_can_be() {
+        assert_eq!(split((0..5).collect(), 2), [vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!(split((0..2).collect(), 4), [vec![0], vec![1]]);
+        assert!(split(Vec::<u8>::new(), 4).is_empty());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod cell;
 pub mod config;
 pub mod inside;
+pub mod machine;
 pub mod matrix;
 pub mod output;
 pub mod subject;

@@ -1,11 +1,12 @@
 //! `faultline ci` and `faultline merge`
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fs,
     io::{IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -18,6 +19,7 @@ use crate::{
         cell::{Cell, Side, Status},
         config,
         inside::{self, Inside},
+        machine,
         matrix::{self, Config, Suite},
         output,
         subject::{Prepared, Subject},
@@ -74,13 +76,24 @@ fn in_vms(arguments: &Ci, config: &Config, suite: Suite, subject: &Subject) -> R
         binary: own_binary()?,
         suite,
     };
-    let mut line = Line::new();
-    run.side(Side::Candidate, subject, None, &mut line)?;
+    let line = Mutex::new(Line::new());
+    let mut benches = vec![run.bench(Side::Candidate, subject, None, &line)?];
     if let Some(baseline) = &arguments.baseline {
         // The same workloads, whatever the change is about.
-        run.side(Side::Baseline, baseline, Some(subject), &mut line)?;
+        benches.push(run.bench(Side::Baseline, baseline, Some(subject), &line)?);
     }
-    Ok(())
+    benches.retain(|bench| !bench.workloads.is_empty());
+    let jobs = match arguments.jobs {
+        Some(asked) => {
+            let (jobs, note) = machine::bounded(asked);
+            if let Some(note) = note {
+                said(&line).say(&note, true);
+            }
+            jobs
+        }
+        None => machine::guests(),
+    };
+    run.all(&benches, jobs, &line)
 }
 
 /// Runs the matrix, or xfstests, on the mounts of this machine.
@@ -174,19 +187,38 @@ struct Run<'a> {
     suite: Suite,
 }
 
+/// One of the two kernels, ready, and what is to be run on it.
+struct Bench<'a> {
+    side: Side,
+    subject: &'a Subject,
+    prepared: Prepared,
+    workloads: Vec<Workload>,
+}
+
+/// A part of a bench's workloads, which one guest after the other runs.
+struct Share<'a> {
+    bench: &'a Bench<'a>,
+    workloads: Vec<Workload>,
+}
+
+/// The progress line, of which a thread that panicked has spoiled nothing.
+fn said<'a>(line: &'a Mutex<Line>) -> MutexGuard<'a, Line> {
+    line.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Run<'_> {
-    /// Runs what is to be run on one of the two kernels, and keeps every cell.
-    fn side(
+    /// Gets or builds one of the two kernels, and says what is left to be run on it.
+    fn bench<'a>(
         &self,
         side: Side,
-        subject: &Subject,
+        subject: &'a Subject,
         about: Option<&Subject>,
-        line: &mut Line,
-    ) -> Result<()> {
+        line: &Mutex<Line>,
+    ) -> Result<Bench<'a>> {
         let arguments = self.arguments;
         let mut say = |step| {
             let (words, lasting) = progress::lab_step(&step);
-            line.say(&format!("{}: {words}", side.name()), lasting);
+            said(line).say(&format!("{}: {words}", side.name()), lasting);
         };
         let prepared = subject
             .prepare(&self.base, self.cache, &mut say)
@@ -211,41 +243,102 @@ impl Run<'_> {
         }
         let cells = arguments.output.join(CELLS);
         workloads.retain(|workload| !cells.join(Cell::file(side, &workload.name())).exists());
-        if workloads.is_empty() {
-            return Ok(());
-        }
-        let accelerator = qemu::accelerator(&prepared.kernel);
-        let directory = arguments.output.join(side.name());
+        Ok(Bench {
+            side,
+            subject,
+            prepared,
+            workloads,
+        })
+    }
+
+    /// Runs all workloads of the benches in so many guests at a time.
+    fn all(&self, benches: &[Bench<'_>], jobs: usize, line: &Mutex<Line>) -> Result<()> {
+        let parts = jobs.div_ceil(benches.len().max(1));
+        let queue: Mutex<VecDeque<Share<'_>>> = Mutex::new(
+            benches
+                .iter()
+                .flat_map(|bench| {
+                    matrix::split(bench.workloads.clone(), parts)
+                        .into_iter()
+                        .map(move |workloads| Share { bench, workloads })
+                })
+                .collect(),
+        );
+        let next = || {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.pop_front()
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (1..=jobs)
+                .map(|number| {
+                    scope.spawn(move || {
+                        while let Some(share) = next() {
+                            let mark = match jobs {
+                                1 => share.bench.side.name().to_owned(),
+                                _ => format!("{} [{number}]", share.bench.side.name()),
+                            };
+                            if let Err(error) = self.share(&share, &mark, line) {
+                                // The others' guests go on to their end; none is begun any more.
+                                while next().is_some() {}
+                                return Err(error);
+                            }
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
+    }
+
+    /// Runs a part of a bench's workloads and keeps every cell.
+    fn share(&self, share: &Share<'_>, mark: &str, line: &Mutex<Line>) -> Result<()> {
+        let Bench {
+            side,
+            subject,
+            prepared,
+            ..
+        } = share.bench;
+        let directory = self.arguments.output.join(side.name());
+        let cells = self.arguments.output.join(CELLS);
         let site = Site {
             binary: &self.binary,
             cache: self.cache,
             kernel: &prepared.kernel,
             directory: &directory,
-            confirm: arguments.confirm,
+            confirm: self.arguments.confirm,
         };
-        // The emulator runs the guest's processors by turns; with KVM they are the host's.
-        let accelerator_name = match accelerator {
+        let accelerator = match qemu::accelerator(&prepared.kernel) {
             Accelerator::Kvm => "kvm",
             Accelerator::Tcg => "tcg",
         };
-        let trials: Vec<Trial> = workloads
+        let trials: Vec<Trial> = share
+            .workloads
             .iter()
-            .map(|workload| trial(side, workload, &prepared))
+            .map(|workload| trial(*side, workload, prepared))
             .collect();
-        let outcomes = campaign::run_all(trials, site, &mut say)?;
-        for (workload, outcome) in workloads.iter().zip(&outcomes) {
+        let mut say = |step| {
+            let (words, lasting) = progress::lab_step(&step);
+            said(line).say(&format!("{mark}: {words}"), lasting);
+        };
+        campaign::run_each(trials, site, &mut say, &mut |number, outcome| {
             let mut cell = Cell::new(
-                side,
+                *side,
                 &subject.to_string(),
                 &prepared.kernel.release,
-                accelerator_name,
-                workload,
+                accelerator,
+                &share.workloads[number],
                 outcome,
             );
             cell.draw()?;
             cell.write(&cells)?;
-            line.keep(&row(&cell));
-        }
+            said(line).keep(&row(&cell));
+            Ok(())
+        })?;
         Ok(())
     }
 
