@@ -18,6 +18,7 @@ use crate::{
     campaign::{self, Extent, Site, Trial, TrialOutcome, Trouble, Validator, own_binary},
     ci::verdict::first_line,
     cli::{Selftest, TableFormat},
+    output,
     progress::{self, Line},
 };
 
@@ -89,7 +90,7 @@ pub(super) fn run(
             .with_context(|| mutation.name.to_owned())?;
         }
         drop(line);
-        println!("{} modules built for {}", mutations.len(), kernel.release);
+        say!("{} modules built for {}", mutations.len(), kernel.release)?;
         return Ok(ExitCode::SUCCESS);
     }
     let directory = match &arguments.result {
@@ -131,7 +132,7 @@ pub(super) fn run(
         TableFormat::Markdown => board.markdown(),
         TableFormat::Json => serde_json::to_string_pretty(&board.rows)? + "\n",
     };
-    print!("{text}");
+    output::print(text.as_bytes())?;
     Ok(ExitCode::from(u8::from(!board.all_found())))
 }
 
