@@ -495,8 +495,8 @@ pub struct Selftest {
     /// Build the modules and stop there
     #[arg(long)]
     pub build: bool,
-    /// Run on a small kernel with the lock validator, which is built from the series' source package first (a quarter
-    /// of an hour, once), and say beside each other what Faultline and what lockdep noticed
+    /// Run on a small kernel with the lock validator, which is built once from the series' source package, and say
+    /// beside each other what Faultline and what lockdep noticed
     #[arg(long, conflicts_with = "fast")]
     pub lockdep: bool,
     /// With --lockdep, keep the rows of an earlier run and do the others

@@ -19,8 +19,7 @@ use super::progress::{Progress, ProgressFn};
 /// What it has beyond nothing.
 const FRAGMENT: &str = include_str!("../../kernel/lockdep.config");
 
-/// Builds the kernel from the source of a packaged one, or takes it from the cache: a quarter of an hour
-/// on two processors, and 3 GB while it lasts.
+/// Builds the kernel from the source of a packaged one, or takes it from the cache.
 ///
 /// # Errors
 /// The kernel is not Debian's, build tools are missing, the mirrors no longer have this version's source,
