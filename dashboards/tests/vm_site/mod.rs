@@ -1,4 +1,5 @@
 //! Where the tests in the VM run, one at a time.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
     path::Path,
