@@ -72,6 +72,9 @@ fn live_faces_show_the_present_and_leave_nothing_behind() {
     );
 }
 
+/// How `faultline` is started, what is looked at, and how it ends.
+type Session = (&'static [&'static str], fn(&mut OnTerminal), End);
+
 /// What ends a session.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
@@ -83,7 +86,7 @@ fn in_guest() {
     assert_eq!(attached(), 0);
     let workload = Workload::start();
     // Once is enough to have seen everything; --light has fewer hooks to attach.
-    let sessions: [(&[&str], fn(&mut OnTerminal), End); 3] = [
+    let sessions: [Session; 3] = [
         (&["top", MOUNT], look_around, End::Key("q")),
         (
             &["top", "--light", MOUNT],
