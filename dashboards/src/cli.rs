@@ -635,7 +635,7 @@ pub struct BenchScreen {
     /// The run stands still after this
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1h")]
     pub time: Duration,
-    /// Only the model, without a screen, for the time
+    /// Only the model, and what it is made around, without a screen, for the time
     #[arg(long)]
     pub bare: bool,
     /// Only the model and its figures: this much of the run's time as fast as it goes, with memory used early and late

@@ -3,13 +3,23 @@
 
 use std::{
     collections::VecDeque,
-    fs, thread,
+    fs,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use nix::sys::resource::{UsageWho, getrusage};
-use tracer::{live::Item, story::Story, trace::Header};
+use nix::{
+    sys::resource::{UsageWho, getrusage},
+    time::{ClockId, clock_gettime},
+};
+use tracer::{
+    live::Item,
+    story::Story,
+    trace::{
+        Header,
+        meta::{Inode, Task},
+    },
+};
 use tracer_ebpf::Event;
 
 use super::synthetic::Synthetic;
@@ -44,6 +54,9 @@ pub fn run(arguments: &BenchScreen) -> Result<()> {
         "events": told.events,
         "wall_seconds": started.elapsed().as_secs_f64(),
         "cpu_seconds": seconds(usage.user_time()) + seconds(usage.system_time()),
+        "told_seconds": told.told.as_secs_f64(),
+        "story_seconds": told.story.as_secs_f64(),
+        "model_seconds": told.model.as_secs_f64(),
         "trace_seconds": told.trace_seconds,
         "resident_early": told.resident_early,
         "resident_late": told.resident_late,
@@ -57,6 +70,11 @@ pub fn run(arguments: &BenchScreen) -> Result<()> {
 struct Told {
     events: u64,
     trace_seconds: f64,
+    /// Processor time: of making events and telling them to the model behind a screen,
+    told: Duration,
+    /// of the story without a model, and of the model around one, over the same events.
+    story: Duration,
+    model: Duration,
     /// Bytes, when a sixth was told.
     resident_early: u64,
     resident_late: u64,
@@ -142,21 +160,74 @@ impl Source {
     }
 }
 
-/// The model alone, kept up with the clock.
-fn bare(source: &mut Source, time: Duration) -> Result<Told> {
-    let mut story = Story::new(source.header());
-    let started = Instant::now();
-    while started.elapsed() < time {
-        let more = source.tell(started.elapsed(), PAUSE, |item| story.hear(item))?;
-        if !more {
-            thread::sleep(PAUSE);
+/// What a source gives, to be told twice.
+enum Kept {
+    Event(u32, Event),
+    Inode(Inode),
+    Task(Task),
+}
+
+impl Kept {
+    fn of(item: Item<'_>) -> Option<Self> {
+        match item {
+            Item::Event(cpu, event) => Some(Self::Event(cpu, *event)),
+            Item::Inode(inode) => Some(Self::Inode(inode)),
+            Item::Task(task) => Some(Self::Task(task)),
+            _ => None,
         }
     }
+
+    fn item(&self) -> Item<'_> {
+        match self {
+            Self::Event(cpu, event) => Item::Event(*cpu, event),
+            Self::Inode(inode) => Item::Inode(inode.clone()),
+            Self::Task(task) => Item::Task(task.clone()),
+        }
+    }
+}
+
+/// The story alone and the model around one, by turns over the same events, so that a machine whose
+/// speed changes slows both.
+fn bare(source: &mut Source, time: Duration) -> Result<Told> {
+    let mut story = Story::new(source.header());
+    let mut model = Model::new(source.header());
+    let mut spent = [Duration::ZERO; 2];
+    let mut kept = Vec::new();
+    let mut turn = 0;
+    let started = Instant::now();
+    while started.elapsed() < time {
+        kept.clear();
+        for _ in 0..BATCH {
+            source.next(&mut |item| kept.extend(Kept::of(item)))?;
+        }
+        // Whoever comes second finds the events in the cache.
+        for side in [turn % 2, (turn + 1) % 2] {
+            let before = processor_time()?;
+            for one in &kept {
+                match side {
+                    0 => story.hear(one.item()),
+                    _ => model.hear(one.item()),
+                }
+            }
+            spent[side] += processor_time()?.saturating_sub(before);
+        }
+        turn += 1;
+    }
+    let [of_story, of_model] = spent;
     Ok(Told {
         events: story.judge().events(),
         trace_seconds: source.trace_seconds(),
+        story: of_story,
+        model: of_model,
         ..Told::default()
     })
+}
+
+/// What this thread has used.
+fn processor_time() -> Result<Duration> {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map(Duration::from)
+        .context("cannot tell the time used")
 }
 
 /// Everything behind the screen, as fast as it goes, for `time` of the run's own time.
@@ -179,6 +250,7 @@ fn in_a_hurry(source: &mut Source, time: Duration) -> Result<Told> {
         trace_seconds: source.trace_seconds(),
         resident_early: early,
         resident_late: resident()?,
+        ..Told::default()
     })
 }
 
@@ -190,11 +262,13 @@ fn on_screen(source: Source, time: Duration) -> Result<Told> {
         source,
         started: Instant::now(),
         limit: time,
+        told: Duration::ZERO,
     };
     tui::run(&mut feed, &mut model, Palette::chosen(Color::Auto))?;
     Ok(Told {
         events: model.story.judge().events(),
         trace_seconds: feed.source.trace_seconds(),
+        told: feed.told,
         ..Told::default()
     })
 }
@@ -205,12 +279,16 @@ struct Paced {
     started: Instant,
     /// From then on there are no more.
     limit: Duration,
+    /// Processor time of telling.
+    told: Duration,
 }
 
 impl Feed for Paced {
     fn advance(&mut self, model: &mut Model, budget: Duration) -> Result<Duration> {
         let since = self.started.elapsed().min(self.limit);
+        let before = processor_time()?;
         let more = self.source.tell(since, budget, |item| model.hear(item))?;
+        self.told += processor_time()?.saturating_sub(before);
         Ok(if more { Duration::ZERO } else { PAUSE })
     }
 
