@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
 use tracer::{
     analyze::analyze,
     judge::{Report, finding::Finding},
@@ -19,7 +20,7 @@ use workloads::{
         ModuleOverride, Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, lockdep, modules,
         mutations::Mode,
     },
-    scenarios::{Needs, SCENARIOS, Scenario},
+    scenarios::{self, Needs, Scenario},
 };
 
 use crate::confirmation::Confirmations;
@@ -471,8 +472,7 @@ fn confirmed(vm: &VmOutcome, name: &str) -> Result<Option<Confirmations>, Compla
     else {
         return Ok(None);
     };
-    // Findings that stay predicted are no failure.
-    if command.status != Some(1)
+    if !Confirmations::answered(command.status)
         && let Some(complaint) = complaint(vm, command)
     {
         return Err(complaint);
@@ -595,10 +595,8 @@ impl Workload {
         if let Some(mkfs) = &self.mkfs {
             job = job.made_with(mkfs);
         }
-        let mixed = SCENARIOS.iter().any(|scenario| {
-            scenario.name == self.scenario && scenario.needs == Needs::ExchangeMixed
-        });
-        if mixed {
+        let scenario = scenarios::find(&self.scenario);
+        if scenario.is_ok_and(|scenario| scenario.needs == Needs::ExchangeMixed) {
             job.options = "dax=inode".to_owned();
         }
         if self.dax {
@@ -638,16 +636,11 @@ impl Workload {
     /// Tries what [`Self::command`] recorded again.
     fn confirm(&self, name: &str, tries: u32) -> CommandJob {
         let trace = format!("/result/{name}.flt");
-        let tries_word = tries.to_string();
-        let argv = [
-            "faultline",
-            "confirm",
-            &trace,
-            "--tries",
-            &tries_word,
-            "--format",
-            "json",
-        ];
+        let arguments = Confirmations::arguments(tries);
+        let argv: Vec<&str> = ["faultline", "confirm", &trace]
+            .into_iter()
+            .chain(arguments.iter().map(String::as_str))
+            .collect();
         let mut command = CommandJob::new(&confirming(name), &argv);
         command.timeout_seconds = self.extent.patience().as_secs() * u64::from(tries);
         command
@@ -726,6 +719,21 @@ pub fn empty(directory: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Writes a result as JSON, whole or not at all, and makes its directory if that is missing.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn keep(path: &Path, result: &impl Serialize) -> Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    let partial = path.with_extension("partial");
+    fs::write(&partial, serde_json::to_vec_pretty(result)?)
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// This executable, which is also the guest's init and recorder.

@@ -29,6 +29,18 @@ impl Confirmations {
         }
     }
 
+    /// What makes `faultline confirm TRACE` print this.
+    pub fn arguments(tries: u32) -> [String; 4] {
+        let tries = tries.to_string();
+        ["--tries".into(), tries, "--format".into(), "json".into()]
+    }
+
+    /// Whether a status of `faultline confirm` comes with an answer: findings that stay predicted are no
+    /// failure.
+    pub fn answered(status: Option<i32>) -> bool {
+        matches!(status, Some(0 | 1))
+    }
+
     /// Raises the findings of the report that was tried, and says so in their sentences.
     pub fn raise(&self, report: &mut Report) {
         for confirmation in &self.findings {

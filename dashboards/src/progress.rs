@@ -43,6 +43,12 @@ impl Line {
         }
     }
 
+    /// Says what the lab is doing.
+    pub fn step(&mut self, step: &lab::Progress) {
+        let (words, lasting) = lab_step(step);
+        self.say(&words, lasting);
+    }
+
     /// Prints a line that stays, above the live one.
     pub fn keep(&self, text: &str) {
         match &self.bar {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracer::judge::Verdict;
 
-use crate::campaign::{TrialOutcome, Trouble, Workload};
+use crate::campaign::{self, TrialOutcome, Trouble, Workload};
 
 /// Name and version of a cell's file.
 pub const SCHEMA: &str = "faultline.ci.cell/1";
@@ -272,13 +272,7 @@ impl Cell {
     /// # Errors
     /// The directory cannot be written.
     pub fn write(&self, directory: &Path) -> Result<()> {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-        let path = directory.join(Self::file(self.side, &self.name));
-        let partial = path.with_extension("partial");
-        fs::write(&partial, serde_json::to_vec_pretty(self)?)
-            .and_then(|()| fs::rename(&partial, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        campaign::keep(&directory.join(Self::file(self.side, &self.name)), self)
     }
 
     /// Reads one that was kept.

@@ -109,20 +109,16 @@ impl Inside {
         let Some(judged) = outcome.judged.first_mut() else {
             return Ok(());
         };
-        let keep = |stream: &str| {
-            let path = self.path(workload, stream);
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))
-        };
         let status = Command::new(&self.binary)
             .arg("confirm")
             .arg(&judged.trace)
-            .args(["--tries", &tries.to_string(), "--format", "json"])
-            .stdout(keep("confirm.stdout")?)
-            .stderr(keep("confirm.stderr")?)
+            .args(Confirmations::arguments(tries))
+            .stdout(self.keep(workload, "confirm.stdout")?)
+            .stderr(self.keep(workload, "confirm.stderr")?)
             .status()
             .context("cannot run the recorder again")?;
         let splats = console::splats(&self.log.said()?);
-        if matches!(status.code(), Some(0 | 1)) {
+        if Confirmations::answered(status.code()) {
             let text = self.printed(workload, "confirm.stdout");
             let confirmed: Confirmations =
                 serde_json::from_str(&text).context("cannot read what confirm printed")?;
@@ -208,6 +204,12 @@ impl Inside {
         self.directory.join(format!("{}.{suffix}", workload.name()))
     }
 
+    /// Where what a program prints is kept.
+    fn keep(&self, workload: &Workload, stream: &str) -> Result<File> {
+        let path = self.path(workload, stream);
+        File::create(&path).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     fn printed(&self, workload: &Workload, stream: &str) -> String {
         fs::read(self.path(workload, stream)).map_or(String::new(), |bytes| {
             String::from_utf8_lossy(&bytes).into_owned()
@@ -225,10 +227,6 @@ impl Inside {
         let trace = fs::canonicalize(&self.directory)
             .with_context(|| format!("cannot find {}", self.directory.display()))?
             .join(format!("{}.flt", workload.name()));
-        let keep = |stream: &str| {
-            let path = self.path(workload, stream);
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))
-        };
         let mut recorder = Command::new(&self.binary);
         recorder.args(["record", "-o"]).arg(&trace);
         for mount in mounts {
@@ -237,8 +235,8 @@ impl Inside {
         recorder
             .arg("--")
             .args(command)
-            .stdout(keep("stdout")?)
-            .stderr(keep("stderr")?);
+            .stdout(self.keep(workload, "stdout")?)
+            .stderr(self.keep(workload, "stderr")?);
         if let Some(place) = place {
             recorder.current_dir(place);
         }

@@ -45,13 +45,7 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
             "{} has no unknown finding that is merely predicted; name another one with --finding",
             arguments.trace.display()
         );
-        if arguments.format == Format::Json {
-            say!(
-                "{}",
-                serde_json::to_string_pretty(&Confirmations::new(Vec::new()))?
-            )?;
-        }
-        return Ok(ExitCode::SUCCESS);
+        return conclude(arguments.format, Vec::new());
     }
     if !nix::unistd::geteuid().is_root() {
         bail!("confirming needs root: it records the run again, as `faultline record` does");
@@ -98,12 +92,15 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
         }
         outcomes.push(outcome);
     }
+    conclude(arguments.format, outcomes)
+}
+
+/// Prints what came of all, for programs, and makes the status.
+fn conclude(format: Format, outcomes: Vec<Confirmation>) -> Result<ExitCode> {
     let all = outcomes.iter().all(Confirmation::seen);
-    if arguments.format == Format::Json {
-        say!(
-            "{}",
-            serde_json::to_string_pretty(&Confirmations::new(outcomes))?
-        )?;
+    if format == Format::Json {
+        let told = Confirmations::new(outcomes);
+        say!("{}", serde_json::to_string_pretty(&told)?)?;
     }
     Ok(ExitCode::from(u8::from(!all)))
 }

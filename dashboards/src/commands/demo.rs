@@ -10,7 +10,7 @@ use crate::{
     campaign::{Extent, Site, Trial, TrialOutcome, empty, own_binary, run_all},
     cli::Demo,
     output,
-    progress::{self, Line},
+    progress::Line,
 };
 
 /// The run that is not of a mutation.
@@ -48,10 +48,7 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
         .collect::<Result<Vec<_>>>()?;
     let binary = own_binary()?;
     let mut line = Line::new();
-    let mut say = |step| {
-        let (words, lasting) = progress::lab_step(&step);
-        line.say(&words, lasting);
-    };
+    let mut say = |step| line.step(&step);
     let series = KernelSeries(arguments.kernel.clone());
     let kernel = Kernel::obtain(&cache, &series, &mut say)?;
     empty(&directory)?;

@@ -15,12 +15,7 @@ use tracer::{
 use workloads::lab::{Cache, CommandJob, Kernel, KernelSeries, RoundSpec, Vm, VmSpec, host};
 
 use super::record::watched;
-use crate::{
-    campaign::own_binary,
-    cli::Doctor,
-    output,
-    progress::{self, Line},
-};
+use crate::{campaign::own_binary, cli::Doctor, output, progress::Line};
 
 /// Prints what this kernel offers. 0: everything needed is there; 2: something is not.
 pub fn run(arguments: &Doctor) -> Result<ExitCode> {
@@ -150,10 +145,7 @@ fn elsewhere(series: &str) -> Result<ExitCode> {
     host::require(&host::vm_tools())?;
     let cache = Cache::open()?;
     let mut line = Line::new();
-    let mut say = |step| {
-        let (words, lasting) = progress::lab_step(&step);
-        line.say(&words, lasting);
-    };
+    let mut say = |step| line.step(&step);
     let kernel = Kernel::obtain(&cache, &KernelSeries(series.to_owned()), &mut say)?;
     let mut round = RoundSpec::new("round");
     round.commands = vec![CommandJob::new("doctor", &["faultline", "doctor"])];

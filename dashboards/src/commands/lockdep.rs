@@ -2,7 +2,7 @@
 //! what Faultline says.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
-use workloads::lab::{Cache, Kernel, Mutation, debug_kernel, lockdep, modules};
+use workloads::lab::{Cache, Kernel, Mutation, debug_kernel, lockdep};
 
 use super::selftest::strongest;
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     ci::verdict::first_line,
     cli::{Selftest, TableFormat},
     output,
-    progress::{self, Line},
+    progress::Line,
 };
 
 /// What of the result directory is kept for `--resume`.
@@ -73,25 +73,10 @@ pub(super) fn run(
     mutations: Vec<Mutation<'static>>,
 ) -> Result<ExitCode> {
     let mut line = Line::new();
-    let mut say = |step| {
-        let (words, lasting) = progress::lab_step(&step);
-        line.say(&words, lasting);
-    };
+    let mut say = |step| line.step(&step);
     let kernel = debug_kernel::build(cache, packaged, &mut say)?;
     if arguments.build {
-        for mutation in &mutations {
-            modules::build(
-                cache,
-                &kernel,
-                mutation.filesystem,
-                mutation.patch,
-                &mut say,
-            )
-            .with_context(|| mutation.name.to_owned())?;
-        }
-        drop(line);
-        say!("{} modules built for {}", mutations.len(), kernel.release)?;
-        return Ok(ExitCode::SUCCESS);
+        return super::selftest::build(cache, &kernel, &mutations, line);
     }
     let directory = match &arguments.result {
         Some(directory) => directory.clone(),
@@ -176,13 +161,7 @@ impl Rows {
     }
 
     fn keep(&self, row: &Row) -> Result<()> {
-        fs::create_dir_all(&self.directory)
-            .with_context(|| format!("cannot make {}", self.directory.display()))?;
-        let path = self.path(&row.name);
-        let partial = path.with_extension("partial");
-        fs::write(&partial, serde_json::to_vec_pretty(row)?)
-            .and_then(|()| fs::rename(&partial, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        campaign::keep(&self.path(&row.name), row)
     }
 
     fn read(&self, trial: &Trial) -> Result<Row> {
@@ -269,11 +248,15 @@ impl Board {
         self.broken().all(|(_, broken)| broken.found.is_some())
     }
 
-    /// What the validator says of the kernel's own module under each workload.
-    fn of_stock(&self) -> BTreeMap<&str, &Heard> {
-        self.controls()
-            .map(|row| (row.workload.as_str(), &row.lockdep))
-            .collect()
+    /// What the validator says of the kernel's own module under a broken one's workload.
+    fn of_stock(&self, row: &Row) -> &[String] {
+        let control = self
+            .controls()
+            .find(|control| row.broken.is_some() && control.workload == row.workload);
+        match control.map(|control| &control.lockdep) {
+            Some(Heard::Said(known)) => known,
+            Some(Heard::Nothing) | None => &[],
+        }
     }
 
     /// In a cell of the table. A report that the kernel's own module draws as well is not about the bug.
@@ -284,14 +267,12 @@ impl Board {
         if reports.is_empty() {
             return "-".to_owned();
         }
-        let stock = self.of_stock();
+        let stock = self.of_stock(row);
         let told: Vec<String> = reports
             .iter()
-            .map(|report| match stock.get(row.workload.as_str()) {
-                Some(Heard::Said(known)) if row.broken.is_some() && known.contains(report) => {
-                    format!("{report} (of the stock module too)")
-                }
-                _ => report.clone(),
+            .map(|report| match stock.contains(report) {
+                true => format!("{report} (of the stock module too)"),
+                false => report.clone(),
             })
             .collect();
         told.join("; ")
@@ -299,13 +280,11 @@ impl Board {
 
     /// Whether the validator said something that it does not say of the kernel's own module.
     fn noticed(&self, row: &Row) -> bool {
-        let stock = self.of_stock();
-        let Heard::Said(reports) = &row.lockdep else {
-            return false;
-        };
-        reports.iter().any(|report| {
-            !matches!(stock.get(row.workload.as_str()), Some(Heard::Said(known)) if known.contains(report))
-        })
+        let stock = self.of_stock(row);
+        match &row.lockdep {
+            Heard::Said(reports) => reports.iter().any(|report| !stock.contains(report)),
+            Heard::Nothing => false,
+        }
     }
 
     fn summary(&self) -> String {

@@ -18,7 +18,7 @@ use workloads::{
 use crate::{
     campaign::{self, Complaint, Extent, Site, Trial, TrialOutcome, Trouble, Workload, own_binary},
     cli::{Selftest, TableFormat},
-    progress::{self, Line},
+    progress::Line,
 };
 
 /// The name that stands for the unmodified kernel.
@@ -96,10 +96,7 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
     let chosen = choose(arguments)?;
     let binary = own_binary()?;
     let mut line = Line::new();
-    let mut say = |step| {
-        let (words, lasting) = progress::lab_step(&step);
-        line.say(&words, lasting);
-    };
+    let mut say = |step| line.step(&step);
     let series = KernelSeries(arguments.kernel.clone());
     let kernel = Kernel::obtain(&cache, &series, &mut say)?;
     if arguments.lockdep {
@@ -107,23 +104,7 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         return super::lockdep::run(arguments, &cache, &kernel, chosen.mutations);
     }
     if arguments.build {
-        for mutation in &chosen.mutations {
-            modules::build(
-                &cache,
-                &kernel,
-                mutation.filesystem,
-                mutation.patch,
-                &mut say,
-            )
-            .with_context(|| mutation.name.to_owned())?;
-        }
-        drop(line);
-        say!(
-            "{} modules built for {}",
-            chosen.mutations.len(),
-            kernel.release
-        )?;
-        return Ok(ExitCode::SUCCESS);
+        return build(&cache, &kernel, &chosen.mutations, line);
     }
     let directory = match &arguments.result {
         Some(directory) => directory.clone(),
@@ -169,6 +150,24 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         .write_all(text.as_bytes())
         .context("cannot print the scoreboard")?;
     Ok(ExitCode::from(u8::from(!board.perfect())))
+}
+
+/// Builds the broken modules and stops there.
+pub(super) fn build(
+    cache: &Cache,
+    kernel: &Kernel,
+    mutations: &[Mutation<'static>],
+    mut line: Line,
+) -> Result<ExitCode> {
+    for mutation in mutations {
+        let mut say = |step| line.step(&step);
+        let (filesystem, patch) = (mutation.filesystem, mutation.patch);
+        modules::build(cache, kernel, filesystem, patch, &mut say)
+            .with_context(|| mutation.name.to_owned())?;
+    }
+    drop(line);
+    say!("{} modules built for {}", mutations.len(), kernel.release)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 struct Chosen {

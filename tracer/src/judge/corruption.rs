@@ -148,12 +148,15 @@ impl Corruptions {
     }
 }
 
-/// The window that explains wrong data, unless the workload tells of something that began later: an
-/// operation's window opens inside it.
-fn cause<'a>(seen: &'a Seen, told: Option<&OperationMark>) -> Option<&'a Cause> {
-    seen.cause
-        .as_ref()
-        .filter(|cause| told.is_none_or(|told| told.from <= cause.from))
+/// What explains wrong data.
+struct Explanation<'a> {
+    /// The file that was read, as it was then.
+    file: Option<InodeIndex>,
+    dax: bool,
+    /// The last operation that the workload tells of.
+    told: Option<(&'a OperationMark, Operation)>,
+    /// The window, unless that operation began later: an operation's window opens inside it.
+    cause: Option<&'a Cause>,
 }
 
 /// A workload does not know whether its write(2) goes to DAX.
@@ -182,9 +185,9 @@ impl Summary<'_> {
         let corruptions = &self.judge.engine.corruptions;
         let mut proofs = BTreeMap::<FindingIndex, Proof<'_>>::new();
         for seen in &corruptions.seen {
-            let told = corruptions.told(seen, self.dax(&seen.mark));
-            let cause = cause(seen, told.map(|(told, _)| told));
-            let Some(cause) = cause else { continue };
+            let Some(cause) = self.explain(corruptions, seen).cause else {
+                continue;
+            };
             let proof = Proof {
                 mark: &seen.mark,
                 after_ns: seen.mark.at.0.saturating_sub(cause.from.0),
@@ -237,10 +240,12 @@ impl Summary<'_> {
             .iter()
             .find(|mount| mount.device == mark.device)?
             .filesystem;
-        let file = self.file(mark);
-        let dax = self.dax(mark);
-        let told = corruptions.told(seen, dax);
-        let cause = cause(seen, told.map(|(told, _)| told));
+        let Explanation {
+            file,
+            dax,
+            told,
+            cause,
+        } = self.explain(corruptions, seen);
         let operation = match (cause, told) {
             (Some(cause), _) => cause.operation,
             (None, Some((_, operation))) => operation,
@@ -349,22 +354,28 @@ impl Summary<'_> {
         })
     }
 
-    /// The file that was read, as it was then.
-    fn file(&self, mark: &CorruptionMark) -> Option<InodeIndex> {
+    fn explain<'a>(&self, corruptions: &'a Corruptions, seen: &'a Seen) -> Explanation<'a> {
         let files = &self.judge.engine.files;
-        files
+        let mark = &seen.mark;
+        let file = files
             .indexes()
             .filter(|&index| {
                 let file = &files.get(index).meta;
                 (file.device, file.ino) == (mark.device, mark.ino) && file.since <= mark.at
             })
-            .last()
-    }
-
-    fn dax(&self, mark: &CorruptionMark) -> bool {
-        let files = &self.judge.engine.files;
-        self.file(mark)
-            .is_some_and(|index| files.get(index).meta.dax)
+            .last();
+        let dax = file.is_some_and(|index| files.get(index).meta.dax);
+        let told = corruptions.told(seen, dax);
+        let cause = seen
+            .cause
+            .as_ref()
+            .filter(|cause| told.is_none_or(|(told, _)| told.from <= cause.from));
+        Explanation {
+            file,
+            dax,
+            told,
+            cause,
+        }
     }
 
     /// The latest owner of a thread id.

@@ -87,10 +87,7 @@ impl Engine {
     ) {
         let duties = change.operation.duties();
         let entry = change.entry;
-        let mixed = change
-            .iter()
-            .any(|subject| !self.files.get(subject.inode).meta.dax);
-        let Some(subject) = change.subject_mut(event.inode) else {
+        let Some(subject) = change.subject(event.inode) else {
             return;
         };
         let inode = subject.inode;
@@ -142,7 +139,9 @@ impl Engine {
             && let Some(observed) = rules::layouts(LayoutFacts {
                 scanned: subject.torn.scanned.covers(range),
                 pinned: subject.torn.pinned,
-                mixed,
+                mixed: change
+                    .iter()
+                    .any(|subject| !self.files.get(subject.inode).meta.dax),
             })
         {
             broke(Kind::LayoutUnbroken, observed, LockClass::InvalidateLock);

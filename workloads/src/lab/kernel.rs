@@ -314,8 +314,8 @@ fn newest_cached(cache: &Cache, series: &KernelSeries) -> Option<Kernel> {
         .filter_map(|name| Kernel::load(&cache.get(&format!("{KIND}/{name}"))?).ok())
         .filter(|kernel| series.contains(&kernel.release))
         .max_by(|left, right| {
-            let version = |kernel: &Kernel| kernel.origin.key().unwrap_or_default().to_owned();
-            version::compare(&version(left), &version(right))
+            let [left, right] = [left, right].map(|kernel| kernel.origin.key().unwrap_or_default());
+            version::compare(left, right)
         })
 }
 

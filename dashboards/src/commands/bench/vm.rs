@@ -8,12 +8,7 @@ use workloads::lab::{
 };
 
 use super::machine;
-use crate::{
-    campaign::own_binary,
-    cli::BenchVm,
-    output,
-    progress::{self, Line},
-};
+use crate::{campaign::own_binary, cli::BenchVm, output, progress::Line};
 
 /// Boots, measures on both filesystems, prints what the guest printed.
 pub fn run(arguments: &BenchVm) -> Result<ExitCode> {
@@ -22,10 +17,7 @@ pub fn run(arguments: &BenchVm) -> Result<ExitCode> {
     say!("outside the VM:\n{}\n", machine::describe())?;
     let cache = Cache::open()?;
     let mut line = Line::new();
-    let mut say = |step| {
-        let (words, lasting) = progress::lab_step(&step);
-        line.say(&words, lasting);
-    };
+    let mut say = |step| line.step(&step);
     let kernel = Kernel::obtain(&cache, &KernelSeries(arguments.kernel.clone()), &mut say)?;
     let mut round = RoundSpec::new("round");
     let (faults, rounds) = (arguments.faults.to_string(), arguments.rounds.to_string());
