@@ -13,6 +13,8 @@ use workloads::lab::{
 const BINARY: &str = env!("CARGO_BIN_EXE_faultline");
 /// Boot and the beginning of the end; without KVM on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Enough to boot with, soon filled.
+const SMALL_MIB: u32 = 2048;
 
 fn kernel(cache: &Cache) -> Kernel {
     Kernel::obtain(cache, &KernelSeries("6.12".to_owned()), &mut |_| ()).unwrap()
@@ -95,6 +97,24 @@ fn every_bad_end_is_told() {
     );
     assert_eq!(flooded.ending, Ending::FloodedConsole);
     assert!(flooded.console.metadata().unwrap().len() < 16 << 20);
+
+    // Half of a memory as files and the rest as a process, of which the kernel rids itself.
+    let starved = guest(
+        path,
+        "dd if=/dev/zero of=/tmp/filler bs=1M; tail /dev/zero",
+        |spec| spec.memory_mib = SMALL_MIB,
+    );
+    assert_eq!(starved.ending, Ending::PoweredOff);
+    assert!(starved.ran_out_of_memory("round"));
+
+    // Files alone, of which it cannot.
+    let drowned = guest(
+        path,
+        "for place in /tmp /run /dev/shm; do dd if=/dev/zero of=$place/filler bs=1M; done",
+        |spec| spec.memory_mib = SMALL_MIB,
+    );
+    assert_eq!(drowned.ending, Ending::Panicked);
+    assert!(drowned.ran_out_of_memory("round"));
 
     let unbootable = guest(path, "true", |spec| {
         spec.kernel_arguments.push("rdinit=/nothing".to_owned());

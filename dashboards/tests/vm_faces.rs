@@ -228,6 +228,13 @@ fn body(screen: &str) -> impl Iterator<Item = &str> {
     screen.lines().skip(2).take(count.saturating_sub(4))
 }
 
+/// Waits for a row of the body with these words.
+fn until_row(top: &mut OnTerminal, words: &str) {
+    top.look(words, |screen| {
+        body(screen).find(|line| line.contains(words)).map(drop)
+    });
+}
+
 fn look_around(top: &mut OnTerminal) {
     for row in ["events", "faults", "windows"] {
         more(top, row, 0.0);
@@ -240,21 +247,15 @@ fn look_around(top: &mut OnTerminal) {
     top.press("g");
     top.until("xfs i_rwsem in fallocate/PUNCH_HOLE");
     top.press("4");
-    top.look("a holder", |screen| {
-        body(screen).find(|line| line.contains(" holds ")).map(drop)
-    });
+    until_row(top, " holds ");
     top.press("6");
-    top.look("an event of a fault", |screen| {
-        body(screen)
-            .find(|line| line.contains("xfs_filemap_"))
-            .map(drop)
-    });
+    // An event of a fault.
+    until_row(top, "xfs_filemap_");
     top.press("5");
     top.until("no finding so far");
     top.press("3");
-    top.look("a window", |screen| {
-        body(screen).find(|line| line.contains('░')).map(drop)
-    });
+    // A window.
+    until_row(top, "░");
     top.press("?");
     top.until("keys in Windows");
     top.press("?1");
