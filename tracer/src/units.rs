@@ -137,6 +137,14 @@ impl ByteRange {
         }
     }
 
+    /// The bytes that are in both.
+    pub fn intersection(self, other: Self) -> Self {
+        Self {
+            start: self.start.max(other.start),
+            end: self.end.min(other.end),
+        }
+    }
+
     /// The bytes before `size`.
     pub fn below(self, size: u64) -> Self {
         Self {

@@ -147,7 +147,9 @@ fn an_unaligned_write_beside_others() {
         judged_on(XFS, write(Shared, part, SIZE, SIZE)),
         ["wrong-mode predicted direct-write"]
     );
-    assert_eq!(judged_on(XFS, write(Excl, part, SIZE, SIZE)), [""; 0]);
+    let mut alone = write(Excl, part, SIZE, SIZE);
+    alone.insert(2, drain(A));
+    assert_eq!(judged_on(XFS, alone), [""; 0]);
     assert_eq!(
         judged_on(XFS, write(Shared, (BLOCK, BLOCK), SIZE, SIZE)),
         [""; 0]
@@ -180,4 +182,75 @@ fn a_direct_write_without_any_lock() {
         judged_on(XFS, steps),
         ["op-unprotected predicted direct-write"]
     );
+}
+
+#[test]
+fn a_part_of_an_unwritten_block_while_direct_io_is_in_flight() {
+    let steps = |drains: bool, offset| {
+        let mut steps = write(Excl, (offset, BLOCK), SIZE, SIZE);
+        if drains {
+            steps.insert(2, drain(A));
+        }
+        steps
+    };
+    for device in [XFS, EXT4] {
+        assert_eq!(
+            judged_on(device, steps(false, 512)),
+            ["dio-undrained predicted direct-write"]
+        );
+        assert_eq!(judged_on(device, steps(true, 512)), [""; 0]);
+        // Whole blocks leave nothing around them to zero.
+        assert_eq!(judged_on(device, steps(false, BLOCK)), [""; 0]);
+    }
+    // It waited before it had the lock.
+    let mut early = steps(false, 512);
+    early.insert(1, drain(A));
+    assert_eq!(
+        judged_on(XFS, early),
+        ["dio-undrained predicted direct-write"]
+    );
+}
+
+#[test]
+fn a_write_beyond_eof_that_zeroes_up_to_it() {
+    let beyond = SIZE + 4 * BLOCK;
+    let steps = |direct, drains: bool, offset, wrote: u64| {
+        let mut steps = vec![
+            enter(Entry::Write, A).a(offset).b(BLOCK).c(direct),
+            acquire(A, IRwsem, Shared),
+            release(A, IRwsem, Shared),
+            acquire(A, IRwsem, Excl),
+            release(A, IRwsem, Excl),
+            leave(Entry::Write, A).a(wrote).size(offset + BLOCK),
+        ];
+        if drains {
+            steps.insert(4, drain(A));
+        }
+        steps
+    };
+    for (direct, name) in [(IOCB_DIRECT, "direct-write"), (0, "write")] {
+        assert_eq!(
+            judged_on(XFS, steps(direct, false, beyond, BLOCK)),
+            [format!("dio-undrained predicted {name}")]
+        );
+        assert_eq!(judged_on(XFS, steps(direct, true, beyond, BLOCK)), [""; 0]);
+        // At EOF nothing lies between; what failed may have failed before it zeroed.
+        assert_eq!(judged_on(XFS, steps(direct, false, SIZE, BLOCK)), [""; 0]);
+        assert_eq!(
+            judged_on(XFS, steps(direct, false, beyond, -28i64 as u64)),
+            [""; 0]
+        );
+        // ext4 moves EOF under i_rwsem.
+        assert_eq!(
+            judged_on(EXT4, steps(direct, false, beyond, BLOCK)),
+            [""; 0]
+        );
+    }
+    // Another write may have moved EOF past it before it had the lock.
+    let mut recorder = recorder(XFS);
+    let late = steps(0, false, beyond, BLOCK);
+    recorder.run(1, late[..1].to_vec());
+    recorder.run(2, steps(0, true, SIZE, 8 * BLOCK));
+    recorder.run(1, late[1..].to_vec());
+    assert_eq!(found(&recorder.finish()), [""; 0]);
 }

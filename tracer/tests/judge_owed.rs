@@ -563,3 +563,91 @@ fn an_exchange_with_one_dax_file_is_known_and_with_two_is_not() {
     assert_eq!(both.annotated.len(), 0);
     assert_eq!(both.findings[0].kind.name(), "layout-unbroken");
 }
+
+/// `write(2)` of one page into a hole, as fs/dax.c:dax_iomap_iter does it.
+fn fill_hole(page: u64) -> Vec<Step> {
+    fill_hole_of(page, FLAG_CACHED)
+}
+
+/// The same; the flags at the allocation say whether the file has entries.
+fn fill_hole_of(page: u64, flags: u8) -> Vec<Step> {
+    let offset = page * 4096;
+    vec![
+        enter(Entry::Write, A).a(offset).b(4096),
+        acquire(A, IRwsem, Excl),
+        dax_write(A, offset, 4096),
+        zero(A),
+        map_extent(A),
+        allocate(A, offset, 4096).flags(flags),
+        drop_range(A, offset, 4096),
+        release(A, IRwsem, Excl),
+        leave(Entry::Write, A).a(4096),
+    ]
+}
+
+/// A load from a hole: the zero page, without PFN_DEV.
+fn load_hole(page: u64) -> Vec<Step> {
+    let mut steps = fault(A, page, Install::PteRead);
+    steps[2] = steps[2].a(0x1234);
+    steps
+}
+
+fn after_load_of_a_hole(steps: Vec<Step>) -> Vec<String> {
+    let mut recorder = Recorder::new();
+    recorder.run(2, load_hole(5)).run(1, steps);
+    found(&recorder.finish())
+}
+
+#[test]
+fn a_hole_filled_under_its_zero_page() {
+    // Nobody mapped the page, but entries were there to be torn down.
+    assert_eq!(
+        judged(no_drop(fill_hole(5))),
+        ["missing-invalidate predicted dax-write"]
+    );
+    assert_eq!(
+        after_load_of_a_hole(no_drop(fill_hole(5))),
+        ["missing-invalidate observed dax-write"]
+    );
+    // Torn down before the blocks came: a fault in between finds the hole again.
+    let mut early = fill_hole(5);
+    early.swap(5, 6);
+    assert_eq!(judged(early), ["missing-invalidate predicted dax-write"]);
+
+    assert_eq!(after_load_of_a_hole(fill_hole(5)), [""; 0]);
+    assert_eq!(judged(no_drop(fill_hole_of(5, 0))), [""; 0]);
+    // Beyond EOF there are no translations.
+    assert_eq!(judged(no_drop(fill_hole(SIZE / 4096))), [""; 0]);
+}
+
+#[test]
+fn data_beneath_a_zero_page() {
+    let written = |count| {
+        let mut steps = without(no_drop(fill_hole(5)), |step| {
+            matches!(step.effect, Effect::Allocate(..))
+        });
+        let last = steps.len() - 1;
+        steps[last] = steps[last].a(count);
+        steps
+    };
+    assert_eq!(
+        after_load_of_a_hole(written(4096)),
+        ["stale-translation observed dax-write"]
+    );
+    // It wrote nothing, or the page shows the block.
+    assert_eq!(after_load_of_a_hole(written(0)), [""; 0]);
+    assert_eq!(after_load_of_a_hole(written(-14i64 as u64)), [""; 0]);
+    let mut recorder = Recorder::new();
+    recorder.run(2, load_hole(5));
+    recorder.run(2, fault(A, 5, Install::PteWrite));
+    recorder.run(1, written(4096));
+    assert_eq!(found(&recorder.finish()), [""; 0]);
+    // Mapped while the write went on: its teardown may have come after that.
+    let mut recorder = Recorder::new();
+    let mut steps = written(4096);
+    let rest = steps.split_off(3);
+    recorder.run(1, steps);
+    recorder.run(2, load_hole(5));
+    recorder.run(1, rest);
+    assert_eq!(found(&recorder.finish()), [""; 0]);
+}

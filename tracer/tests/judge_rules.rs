@@ -559,3 +559,61 @@ fn a_fault_held_off_by_the_lock_counts_as_coverage() {
     assert_eq!(row.wait_ns, row.wait_max_ns);
     assert!(row.wait_ns > 0);
 }
+
+/// FICLONERANGE of A into B that demotes the locks of A, as XFS does it from 6.7 on.
+fn remap_of_demoted() -> Vec<Step> {
+    vec![
+        enter(Entry::Reflink, A),
+        enter(Entry::Reflink, B).second(),
+        acquire(A, IRwsem, Excl),
+        acquire(B, IRwsem, Excl),
+        acquire(A, InvalidateLock, Excl),
+        acquire(B, InvalidateLock, Excl),
+        scan(A, 0),
+        scan(B, 0),
+        drain(A),
+        drain(B),
+        drop_range(B, OFFSET, LENGTH),
+        downgrade(A, IRwsem),
+        downgrade(A, InvalidateLock),
+        acquire(B, Ilock, Excl),
+        change(B, OFFSET, LENGTH).cached(),
+        change(B, OFFSET, LENGTH).cached(),
+        release(B, Ilock, Excl),
+        release(A, InvalidateLock, Shared),
+        release(B, InvalidateLock, Excl),
+        release(A, IRwsem, Shared),
+        release(B, IRwsem, Excl),
+        leave(Entry::Reflink, A),
+    ]
+}
+
+fn beside_remap(before: usize, fault: Vec<Step>) -> Vec<String> {
+    let steps = remap_of_demoted();
+    let mut recorder = Recorder::new();
+    recorder.run(1, steps[..before].to_vec());
+    recorder.run(2, fault);
+    recorder.run(1, steps[before..].to_vec());
+    found(&recorder.finish())
+}
+
+#[test]
+fn a_store_to_what_is_being_shared() {
+    let demoted = 13;
+    let page = OFFSET / 4096;
+    assert_eq!(
+        beside_remap(demoted, fault(A, page, Install::PteWrite)),
+        ["wrong-mode observed FICLONERANGE"]
+    );
+    // Loads are welcome, and stores that wait for the remap, or that come after its last change.
+    assert_eq!(
+        beside_remap(demoted, fault(A, page, Install::PteRead)),
+        [""; 0]
+    );
+    let last = 16;
+    assert_eq!(
+        beside_remap(last, fault(A, page, Install::PteWrite)),
+        [""; 0]
+    );
+    assert_eq!(beside_remap(0, fault(A, page, Install::PteWrite)), [""; 0]);
+}

@@ -170,6 +170,21 @@ pub const ANNOTATIONS: &[Annotation] = &[
                    blocks that have become the boot loader inode's.",
     },
     Annotation {
+        kind: Kind::StaleTranslation,
+        filesystem: FilesystemKind::Ext4,
+        operation: Operation::DaxWrite,
+        class: LockClass::InvalidateLock,
+        target: None,
+        how: Some(Observed::HoleShown),
+        from: Version(6, 0, 0),
+        before: None,
+        argument: "fs/ext4/extents.c:ext4_ext_convert_to_initialized makes one unwritten block written and \
+                   zeroes its neighbours out with it. A later write(2) finds those written, gets no \
+                   IOMAP_F_NEW, and so fs/dax.c:dax_iomap_iter tears nothing down: a zero page that was \
+                   mapped there while the block was unwritten stays, and the mapping goes on reading as \
+                   zeroes while read(2) returns the data.",
+    },
+    Annotation {
         kind: Kind::Corruption,
         filesystem: FilesystemKind::Ext4,
         operation: Operation::SwapBoot,

@@ -11,7 +11,7 @@ use crate::{
         operations::Operation,
         owed::Broken,
         rules::{self, DirectFacts, Kind, Observed},
-        task::{Scope, Task, doing},
+        task::{ChangeScope, Scope, Task, doing},
         window::Danger,
     },
     units::{ByteRange, Nanos},
@@ -27,6 +27,15 @@ fn extends_alone(filesystem: FilesystemKind) -> bool {
     match filesystem {
         FilesystemKind::Ext4 => true,
         FilesystemKind::Xfs => false,
+    }
+}
+
+/// True if a write that begins beyond EOF must wait for direct I/O before it zeroes what lies
+/// between: XFS moves EOF when asynchronous writes complete (fs/xfs/xfs_file.c:xfs_file_write_zero_eof).
+fn zeroes_alone(filesystem: FilesystemKind) -> bool {
+    match filesystem {
+        FilesystemKind::Ext4 => false,
+        FilesystemKind::Xfs => true,
     }
 }
 
@@ -60,6 +69,7 @@ impl Engine {
             extends: alone
                 && extends_alone(filesystem)
                 && request.is_some_and(|asked| asked.end > before),
+            drained: subject.drained || !self.sight.drains,
         };
         let mut broken = Vec::new();
         if direct && let Some((kind, observed)) = rules::direct_write(facts) {
@@ -85,6 +95,42 @@ impl Engine {
             };
             self.breach(task.id, &task.locks, change, broken, danger, event);
         }
+    }
+
+    /// A write has returned: if it began beyond EOF, nobody else may have moved EOF meanwhile.
+    pub(super) fn tail_zeroed(&mut self, task: &Task, change: &mut ChangeScope, event: &Event) {
+        let written = matches!(
+            change.operation,
+            Operation::DirectWrite | Operation::BufferedWrite | Operation::DaxWrite
+        );
+        let (true, true, Some(request)) = (written, event.a.cast_signed() > 0, change.request)
+        else {
+            return;
+        };
+        let subject = &change.subjects.0;
+        let file = self.files.get(subject.inode);
+        if subject.was_drained
+            || request.start <= subject.entry_size
+            || !self.sight.drains
+            || !file.filesystem.is_some_and(zeroes_alone)
+            || !file.alone(subject.begun)
+        {
+            return;
+        }
+        let broken = Broken {
+            kind: Kind::DioUndrained,
+            observed: Observed::NotDrained,
+            class: LockClass::IRwsem,
+            act: Act::ZeroTail,
+        };
+        let danger = Danger {
+            from: change.entered,
+            range: ByteRange {
+                start: subject.entry_size,
+                end: request.start,
+            },
+        };
+        self.breach(task.id, &task.locks, change, broken, danger, event);
     }
 
     /// A write returned: if its data are still on their way, nothing is known of who moves the size.

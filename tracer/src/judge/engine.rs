@@ -436,6 +436,7 @@ impl Engine {
                     destroys,
                     entered: now,
                     request: request(entry, event.a, event.b, event.c),
+                    transfer: None,
                     subjects: (subject, None),
                 }))
             }
@@ -493,6 +494,8 @@ impl Engine {
             Scope::Change(mut change) => {
                 self.sized(task.id, &task.locks, &mut change, event, SeenAt::Later);
                 self.settle(&mut change);
+                self.written_through(task.id, &change, event);
+                self.tail_zeroed(task, &mut change, event);
                 self.write_returned(change.operation, event);
                 self.end_change(&change, Nanos(event.head.time));
                 self.facts.tell(|| {
@@ -1101,7 +1104,7 @@ impl Engine {
             }
             subject.tearing = true;
         }
-        self.torn_later(change, event.inode);
+        self.torn_later(change, event.inode, range, (how.unmaps(dax), how.drops()));
         if let Some(window) = self.window(inode, change.id) {
             window.cover(range);
         }
@@ -1136,6 +1139,7 @@ impl Engine {
             return;
         }
         self.files.get_mut(inode).changed_by = Some(change.operation);
+        self.remapped(task.id, &task.locks, change, event);
         let duties = change.operation.duties();
         if !duties.exclusion {
             self.owed(task.id, &task.locks, change, span, under_extent_lock, event);
@@ -1739,7 +1743,7 @@ fn rwsem_cycled(task: &mut Task, inode: InodeIndex) {
                 if subject.inode == inode {
                     subject.last_size = None;
                     subject.rwsem_cycled = true;
-                    subject.drained = false;
+                    subject.was_drained = std::mem::take(&mut subject.drained);
                 }
             }
         }

@@ -101,6 +101,8 @@ pub enum Act {
     Allocate,
     /// Unwritten blocks became written ones.
     Convert,
+    /// What lies between the end of the file and a write beyond it was zeroed.
+    ZeroTail,
     /// A mapping was used that another task had changed.
     Reuse,
     /// A translation stayed.

@@ -165,6 +165,14 @@ impl Operation {
         self.row().fate
     }
 
+    /// True for faults after which stores go through.
+    pub fn is_write_fault(self) -> bool {
+        matches!(
+            self,
+            Self::DaxWriteFault | Self::WriteFault | Self::PageMkwrite | Self::PfnMkwrite
+        )
+    }
+
     /// True for page faults.
     pub fn is_fault(self) -> bool {
         self >= Self::PageMkwrite

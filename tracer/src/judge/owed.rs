@@ -15,9 +15,12 @@ use crate::{
         lockset::{Hold, LockSet},
         operations::Operation,
         rules::{self, Kind, LayoutFacts, Observed, TornFacts},
-        task::{ChangeScope, Early, FreshBlocks, Scope, Task, TaskId, Untorn, doing, stack_id},
+        task::{
+            ChangeScope, Early, FreshBlocks, Reported, Scope, Task, TaskId, Torn, Untorn, doing,
+            stack_id,
+        },
         translations::Translation,
-        window::Danger,
+        window::{CLOCK_SKEW_NS, Danger, FindingIndex, Installed},
     },
     trace::meta,
     units::{ByteRange, HookId, Nanos, PAGE_SHIFT, PageOffset},
@@ -40,7 +43,7 @@ pub struct Broken {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sight {
     scans: bool,
-    drains: bool,
+    pub(super) drains: bool,
     drops: bool,
     unmaps: bool,
     zeroes: bool,
@@ -160,7 +163,7 @@ impl Engine {
             .flatten();
         if let Some(observed) = untorn {
             let live = self.files.get(inode).translations.first_in(range).is_some();
-            self.untorn(task, locks, change, (range, observed, live), event);
+            self.untorn(task, locks, change, (range, observed, live), None, event);
         }
         for broken in broken {
             let evident = match broken.observed {
@@ -183,6 +186,7 @@ impl Engine {
         locks: &LockSet,
         change: &mut ChangeScope,
         (range, observed, live): (ByteRange, Observed, bool),
+        since: Option<Torn>,
         event: &Event,
     ) {
         let (id, operation, entered) = (change.id, change.operation, change.entered);
@@ -200,7 +204,10 @@ impl Engine {
             scope: Some(id),
             entered,
             time,
-            act: Act::Change,
+            act: match observed {
+                Observed::HoleKept => Act::Allocate,
+                _ => Act::Change,
+            },
             inode: subject.inode,
             range,
             size: subject.entry_size.max(event.size),
@@ -217,22 +224,46 @@ impl Engine {
             range,
             observed,
             live,
+            since,
             hook: HookId(event.head.hook),
             witness,
         }));
     }
 
-    /// A teardown: was it one that should have come before a change?
-    pub(super) fn torn_later(&mut self, change: &mut ChangeScope, address: u64) {
+    /// A teardown: was it one that should have come before a change, or the one that was due after it?
+    pub(super) fn torn_later(
+        &mut self,
+        change: &mut ChangeScope,
+        address: u64,
+        range: ByteRange,
+        (unmaps, drops): (bool, bool),
+    ) {
         let operation = change.operation;
         let Some(subject) = change.subject_mut(address) else {
             return;
         };
-        let torn = &subject.torn;
-        let late = subject.untorn.as_ref().is_some_and(|untorn| {
-            torn.unmapped.covers(untorn.range) && torn.dropped.covers(untorn.range)
-        });
-        if late && let Some(untorn) = subject.untorn.take() {
+        let Some(untorn) = &mut subject.untorn else {
+            return;
+        };
+        let in_time = untorn.since.is_some();
+        let torn = match &mut untorn.since {
+            Some(since) => {
+                if unmaps {
+                    since.unmapped.add(range);
+                }
+                if drops {
+                    since.dropped.add(range);
+                }
+                since
+            }
+            None => &subject.torn,
+        };
+        if !torn.unmapped.covers(untorn.range) || !torn.dropped.covers(untorn.range) {
+            return;
+        }
+        if let Some(untorn) = subject.untorn.take()
+            && !in_time
+        {
             self.teardown_finding(
                 operation,
                 Kind::UnmapOrder,
@@ -240,6 +271,104 @@ impl Engine {
                 &untorn,
             );
         }
+    }
+
+    /// Blocks become shared: nobody may have made pages of their source writable since its exclusion
+    /// lock was demoted (fs/xfs/xfs_reflink.c:xfs_reflink_remap_prep sets XFS_IREMAPPING before, for
+    /// which fs/xfs/xfs_file.c:xfs_write_fault takes the lock exclusively).
+    pub(super) fn remapped(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        event: &Event,
+    ) {
+        if !matches!(change.operation, Operation::Reflink | Operation::Dedupe) {
+            return;
+        }
+        let Some(source) = change.iter().find(|one| one.address != event.inode) else {
+            return;
+        };
+        let (address, inode) = (source.address, source.inode);
+        let Some(hold) = locks.find(inode, LockClass::InvalidateLock) else {
+            return;
+        };
+        if hold.mode != Mode::Shared {
+            return;
+        }
+        // What was acquired after the exclusive hold began came after it was demoted.
+        let demoted = hold.since.0 + CLOCK_SKEW_NS;
+        let beside = |install: &&Installed| {
+            install.task != task
+                && install.operation.is_write_fault()
+                && install
+                    .lock
+                    .is_some_and(|(mode, since)| mode == Mode::Shared && since.0 > demoted)
+        };
+        let file = self.files.get(inode);
+        let Some(filesystem) = file.filesystem else {
+            return;
+        };
+        if let Some(writer) = file.installs.iter().find(beside).cloned() {
+            self.written_meanwhile((task, locks), change, filesystem, (address, writer), event);
+        }
+    }
+
+    #[cold]
+    fn written_meanwhile(
+        &mut self,
+        (task, locks): (TaskId, &LockSet),
+        change: &mut ChangeScope,
+        filesystem: FilesystemKind,
+        (address, writer): (u64, Installed),
+        event: &Event,
+    ) {
+        let (kind, class) = (Kind::WrongMode, LockClass::InvalidateLock);
+        let (id, operation, entered) = (change.id, change.operation, change.entered);
+        let Some(source) = change.subject_mut(address) else {
+            return;
+        };
+        if source.reported.iter().any(|said| said.kind == kind) {
+            return;
+        }
+        let time = Nanos(event.head.time);
+        let key = Key {
+            kind,
+            filesystem,
+            operation,
+            class,
+            observed: Observed::SharedWithWriter,
+            hook: HookId(event.head.hook),
+        };
+        let witness = Witness {
+            scope: Some(id),
+            entered,
+            time,
+            act: Act::Change,
+            inode: source.inode,
+            range: writer.range,
+            size: u64::MAX,
+            locks: LockSeen::all(task, locks, time),
+            actor: Party {
+                task,
+                role: Role::Actor(operation),
+                stack: stack_id(event.head.stack),
+            },
+            other: Some(Party {
+                task: writer.task,
+                role: Role::Overlapped(writer.operation),
+                stack: writer.stack,
+            }),
+            more: Vec::new(),
+        };
+        let finding = self.findings.add(key, &witness);
+        source.reported.push(Reported {
+            kind,
+            class,
+            finding,
+        });
+        self.facts.tell(|| found(finding, &witness));
+        self.findings.raise(finding, Strength::Observed);
     }
 
     /// Remembers a size that fell without the exclusion lock, until it is taken or the operation ends.
@@ -318,7 +447,13 @@ impl Engine {
         for subject in std::iter::once(first).chain(second) {
             if let Some(untorn) = subject.untorn.take() {
                 let observed = untorn.observed;
-                self.teardown_finding(operation, Kind::MissingInvalidate, observed, &untorn);
+                let finding =
+                    self.teardown_finding(operation, Kind::MissingInvalidate, observed, &untorn);
+                subject.reported.extend(finding.map(|finding| Reported {
+                    kind: Kind::MissingInvalidate,
+                    class: LockClass::InvalidateLock,
+                    finding,
+                }));
             }
         }
     }
@@ -330,11 +465,9 @@ impl Engine {
         kind: Kind,
         observed: Observed,
         untorn: &Untorn,
-    ) {
+    ) -> Option<FindingIndex> {
         let inode = untorn.witness.inode;
-        let Some(filesystem) = self.files.get(inode).filesystem else {
-            return;
-        };
+        let filesystem = self.files.get(inode).filesystem?;
         let key = Key {
             kind,
             filesystem,
@@ -353,6 +486,7 @@ impl Engine {
         if untorn.live {
             self.findings.raise(finding, Strength::Observed);
         }
+        Some(finding)
     }
 
     /// Bytes of a DAX file are about to be written.
@@ -363,6 +497,11 @@ impl Engine {
         if change.operation != Operation::DaxWrite {
             return;
         }
+        let range = ByteRange::new(event.a, event.b);
+        if range.is_empty() {
+            return;
+        }
+        change.transfer = Some(range);
         let Some(subject) = change.subject(event.inode) else {
             return;
         };
@@ -378,13 +517,14 @@ impl Engine {
         };
         let danger = Danger {
             from: Nanos(event.head.time),
-            range: ByteRange::new(event.a, event.b),
+            range,
         };
         self.breach(task.id, &task.locks, change, broken, danger, event);
     }
 
     /// Blocks were allocated as written ones: somebody must have zeroed them.
     pub(super) fn allocated(&mut self, task: &mut Task, span: Span, how: Fresh, event: &Event) {
+        self.filled(task, span, event);
         let fresh = std::mem::take(&mut task.fresh);
         let FreshBlocks { mapped, zeroed } = fresh;
         if zeroed || !self.sight.zeroes || (how == Fresh::IfMapped && !mapped) {
@@ -446,6 +586,128 @@ impl Engine {
         if let Some(Scope::Fault(fault)) = doing(&mut task.scopes) {
             fault.stale = Some(finding);
         }
+    }
+
+    /// A write to a DAX file was given blocks: what showed the hole there must be torn down before the
+    /// data is copied (fs/dax.c:dax_iomap_iter, at IOMAP_F_NEW).
+    fn filled(&mut self, task: &mut Task, span: Span, event: &Event) {
+        let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
+            return;
+        };
+        let (Operation::DaxWrite, Some(transfer)) = (change.operation, change.transfer) else {
+            return;
+        };
+        let Some(subject) = change.subject(event.inode) else {
+            return;
+        };
+        let file = self.files.get(subject.inode);
+        let blocks = span.bytes(event.a, event.b, file.meta.block_bits);
+        // Nobody maps what lies beyond the page of EOF.
+        let size = event.size.next_multiple_of(1 << PAGE_SHIFT);
+        let range = blocks.intersection(transfer).below(size);
+        if !file.meta.dax
+            || range.is_empty()
+            || event.head.flags & FLAG_CACHED == 0
+            || !self.sight.drops
+            || !self.sight.unmaps
+        {
+            return;
+        }
+        let live = file.translations.find_over(range, |_| true).is_some();
+        let what = (range, Observed::HoleKept, live);
+        self.untorn(
+            task.id,
+            &task.locks,
+            change,
+            what,
+            Some(Torn::default()),
+            event,
+        );
+    }
+
+    /// A write to a DAX file has returned: does a translation still show a hole where it put data?
+    pub(super) fn written_through(&mut self, task: TaskId, change: &ChangeScope, event: &Event) {
+        let (Operation::DaxWrite, Some(transfer)) = (change.operation, change.transfer) else {
+            return;
+        };
+        let Some(written) = u64::try_from(event.a.cast_signed())
+            .ok()
+            .filter(|&count| count > 0 && !self.lossy)
+        else {
+            return;
+        };
+        let subject = &change.subjects.0;
+        let range = ByteRange::new(transfer.start, written).intersection(transfer);
+        let file = self.files.get(subject.inode);
+        // One that was installed meanwhile may be gone with a teardown that began before.
+        let shown = file.translations.find_over(range, |translation| {
+            translation.frame.is_zero_page() && translation.at < change.entered
+        });
+        let Some((page, old)) = shown.map(|(page, old)| (page, *old)) else {
+            return;
+        };
+        let blamed = subject
+            .reported
+            .iter()
+            .any(|reported| reported.kind == Kind::MissingInvalidate);
+        if let Some(filesystem) = file.filesystem.filter(|_| !blamed) {
+            let writer = Party {
+                task,
+                role: Role::Actor(change.operation),
+                stack: stack_id(event.head.stack),
+            };
+            self.hole_shown(
+                filesystem,
+                change.operation,
+                subject.inode,
+                (page, old),
+                writer,
+                event,
+            );
+        }
+    }
+
+    #[cold]
+    fn hole_shown(
+        &mut self,
+        filesystem: FilesystemKind,
+        operation: Operation,
+        inode: InodeIndex,
+        (page, old): (u64, Translation),
+        writer: Party,
+        event: &Event,
+    ) {
+        let key = Key {
+            kind: Kind::StaleTranslation,
+            filesystem,
+            operation,
+            class: LockClass::InvalidateLock,
+            observed: Observed::HoleShown,
+            hook: HookId(event.head.hook),
+        };
+        let witness = Witness {
+            scope: None,
+            entered: old.at,
+            time: Nanos(event.head.time),
+            act: Act::Outlived {
+                frame: old.frame,
+                by: None,
+            },
+            inode,
+            range: ByteRange::new(PageOffset(page).byte(), 1 << PAGE_SHIFT),
+            size: u64::MAX,
+            locks: Vec::new(),
+            actor: writer,
+            other: Some(Party {
+                task: old.task,
+                role: Role::Overlapped(old.operation),
+                stack: old.stack,
+            }),
+            more: Vec::new(),
+        };
+        let finding = self.findings.add(key, &witness);
+        self.facts.tell(|| found(finding, &witness));
+        self.findings.raise(finding, Strength::Observed);
     }
 
     /// A page of a DAX file was mapped: does its frame belong to another file's translation?

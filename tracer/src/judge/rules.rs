@@ -95,9 +95,10 @@ pub const RULES: [Rule; 23] = [
     Rule {
         kind: Kind::WrongMode,
         name: "wrong-mode",
-        summary: "The exclusion lock is held shared where extents change; faults hold it shared too.",
+        summary: "The exclusion lock is held shared where extents change, or come to be shared; faults \
+                  hold it shared too.",
         source: "fs/xfs/xfs_inode.c above xfs_ilock; fs/xfs/xfs_iops.c:xfs_setattr_size asserts \
-                 XFS_MMAPLOCK_EXCL",
+                 XFS_MMAPLOCK_EXCL; fs/xfs/xfs_inode.h above XFS_IREMAPPING",
         asks: None,
     },
     Rule {
@@ -190,10 +191,11 @@ pub const RULES: [Rule; 23] = [
     Rule {
         kind: Kind::MissingInvalidate,
         name: "missing-invalidate",
-        summary: "Extents change whose translations, pages or DAX entries were not torn down before.",
+        summary: "Extents change whose translations, pages or DAX entries were not torn down before; or a \
+                  write to a DAX file fills a hole and leaves what showed it.",
         source: "fs/xfs/xfs_bmap_util.c:xfs_flush_unmap_range; \
                  fs/ext4/inode.c:ext4_truncate_page_cache_block_range; fs/dax.c: an entry outlives \
-                 its block unless it is deleted",
+                 its block unless it is deleted; fs/dax.c:dax_iomap_iter at IOMAP_F_NEW",
         asks: Some("-"),
     },
     Rule {
@@ -214,9 +216,11 @@ pub const RULES: [Rule; 23] = [
     Rule {
         kind: Kind::DioUndrained,
         name: "dio-undrained",
-        summary: "Extents change without waiting for direct I/O that is in flight.",
+        summary: "Extents change, or a write zeroes around its data, without waiting for direct I/O that \
+                  is in flight.",
         source: "fs/inode.c:inode_dio_wait; fs/xfs/xfs_file.c:xfs_file_fallocate, comment above the \
-                 wait",
+                 wait, xfs_file_dio_write_unaligned, xfs_file_write_zero_eof; \
+                 fs/ext4/file.c:ext4_dio_write_checks",
         asks: Some("i_dio_count"),
     },
     Rule {
@@ -239,7 +243,8 @@ pub const RULES: [Rule; 23] = [
     Rule {
         kind: Kind::StaleTranslation,
         name: "stale-translation",
-        summary: "A translation names a block that is no longer the file's.",
+        summary: "A translation names a block that is no longer the file's, or a hole's zero page where \
+                  data was written.",
         source: "fs/dax.c: nothing re-checks a translation once it is installed",
         asks: Some("-"),
     },
@@ -276,6 +281,8 @@ pub enum Observed {
     Unheld,
     /// Held shared.
     Shared,
+    /// Held shared, and by one who makes the file's pages writable too.
+    SharedWithWriter,
     /// Not held, but another inode's is.
     OtherInode,
     /// Held now, not at the invalidation before.
@@ -306,6 +313,10 @@ pub enum Observed {
     NotUnmapped,
     /// Torn down after the change.
     TornDownLater,
+    /// Blocks took a hole's place; what showed the hole was not torn down afterwards.
+    HoleKept,
+    /// Data was written where a translation still shows a hole's zero page.
+    HoleShown,
     /// Nobody looked for pinned pages under this hold.
     NotScanned,
     /// The same, of an operation whose other file does not use DAX.
@@ -330,6 +341,7 @@ impl Observed {
         match self {
             Self::Unheld => "none".to_owned(),
             Self::Shared => "SHARED".to_owned(),
+            Self::SharedWithWriter => "SHARED, by a write fault on its source too".to_owned(),
             Self::OtherInode => "EXCL on the other inode only".to_owned(),
             Self::TakenAfterInvalidation => "taken after the invalidation".to_owned(),
             Self::DroppedBefore => "released before the act".to_owned(),
@@ -352,6 +364,8 @@ impl Observed {
             Self::NotDropped => "unmapped, but pages or DAX entries kept".to_owned(),
             Self::NotUnmapped => "pages or DAX entries dropped, but not unmapped".to_owned(),
             Self::TornDownLater => "torn down after the change".to_owned(),
+            Self::HoleKept => "the hole's zero page not torn down".to_owned(),
+            Self::HoleShown => "the hole's zero page still mapped".to_owned(),
             Self::NotScanned => "no look for pinned pages under this hold".to_owned(),
             Self::NotScannedMixed => {
                 "no look for pinned pages under this hold; the other file uses no DAX".to_owned()
@@ -418,6 +432,8 @@ pub struct DirectFacts {
     pub unaligned: bool,
     /// It extends the file, on a filesystem where only one may do so at a time.
     pub extends: bool,
+    /// Direct I/O was waited for under its hold of `i_rwsem`.
+    pub drained: bool,
 }
 
 /// Judges the lock of a direct write that makes unwritten blocks written ones: zeroing around it, or
@@ -427,6 +443,9 @@ pub fn direct_write(facts: DirectFacts) -> Option<(Kind, Observed)> {
         None => Some((Kind::OpUnprotected, Observed::Unheld)),
         Some(Mode::Shared) if facts.unaligned || facts.extends => {
             Some((Kind::WrongMode, Observed::Shared))
+        }
+        Some(Mode::Excl) if facts.unaligned && !facts.drained => {
+            Some((Kind::DioUndrained, Observed::NotDrained))
         }
         Some(_) => None,
     }

@@ -55,6 +55,9 @@ impl Facts<'_> {
         };
         let met = match (self.met, self.key.operation.is_fault()) {
             (None, _) => String::new(),
+            (Some(who), _) if self.key.observed == Observed::HoleShown => {
+                format!(" The page was mapped by {who}.")
+            }
             (Some(who), _) if self.key.kind == Kind::StaleTranslation => format!(" By {who}."),
             (Some(who), _) if self.act == Act::Reuse => format!(" It was changed by {who}."),
             (Some(who), false) => format!(" One did map such a page meanwhile: {who}."),
@@ -74,6 +77,13 @@ impl Facts<'_> {
     fn change(&self) -> String {
         let lock = self.lock();
         let Self { inode, .. } = self;
+        if self.key.observed == Observed::SharedWithWriter {
+            return format!(
+                "shared blocks of inode {inode} with its {lock} held SHARED, while {} of it was made \
+                 writable under the same; a store may reach a block that both files own by then",
+                self.span()
+            );
+        }
         let did = match self.act {
             Act::SizeLowered { from, to } => {
                 format!(
@@ -137,6 +147,14 @@ impl Facts<'_> {
     }
 
     fn teardown(&self) -> String {
+        if self.key.observed == Observed::HoleKept {
+            return format!(
+                "was given blocks for {} of inode {} and did not tear down what showed the hole there; \
+                 a page that was mapped before goes on reading as zeroes",
+                self.span(),
+                self.inode
+            );
+        }
         let how = match self.key.observed {
             Observed::TornDownLater => {
                 "before it tore down their translations, pages and DAX entries"
@@ -165,6 +183,25 @@ impl Facts<'_> {
     }
 
     fn direct(&self) -> String {
+        let (did, risk) = match self.act {
+            Act::ZeroTail => (
+                "wrote beyond EOF, and zeroed what lies between,",
+                "I/O in flight may move EOF meanwhile, and zeroes overwrite its data",
+            ),
+            Act::Convert => (
+                "made unwritten blocks written, and zeroed around its part of them,",
+                "zeroes may overwrite what I/O in flight has written there",
+            ),
+            _ => ("", ""),
+        };
+        if !did.is_empty() {
+            return format!(
+                "{did} at {} of inode {} without waiting for direct I/O (inode_dio_wait) under its hold \
+                 of i_rwsem; {risk}",
+                self.span(),
+                self.inode
+            );
+        }
         format!(
             "{} without waiting for direct I/O (inode_dio_wait) under its hold of i_rwsem; I/O in \
              flight may reach {}",
@@ -206,6 +243,15 @@ impl Facts<'_> {
         let Act::Outlived { frame, .. } = self.act else {
             return String::new();
         };
+        if self.key.observed == Observed::HoleShown {
+            return format!(
+                "wrote {} of inode {} and left a translation to the hole's zero page (frame {:#x}) in \
+                 place; the mapping goes on reading as zeroes",
+                self.span(),
+                self.inode,
+                frame.number()
+            );
+        }
         let whose = match self.owner {
             Some(owner) => format!("inode {owner} maps the same frame now"),
             None => "the block is no longer the file's".to_owned(),

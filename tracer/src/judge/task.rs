@@ -91,6 +91,8 @@ pub struct Untorn {
     pub observed: Observed,
     /// A translation of the range was in place.
     pub live: bool,
+    /// Of a hole that was filled, which must be torn down afterwards: what has been since.
+    pub since: Option<Torn>,
     /// The hook that saw it.
     pub hook: HookId,
     /// The occurrence.
@@ -143,6 +145,8 @@ pub struct Subject {
     pub tearing: bool,
     /// Direct I/O was waited for since i_rwsem was taken.
     pub drained: bool,
+    /// The same, of the hold that was released last.
+    pub was_drained: bool,
     /// The first change that was not torn down before.
     pub untorn: Option<Box<Untorn>>,
     /// Its size fell without the exclusion lock.
@@ -171,6 +175,7 @@ impl Subject {
             torn_by: None,
             tearing: false,
             drained: false,
+            was_drained: false,
             untorn: None,
             early: None,
             window: false,
@@ -221,6 +226,8 @@ pub struct ChangeScope {
     pub entered: Nanos,
     /// The bytes that a read or write was asked for; not of one that appends.
     pub request: Option<ByteRange>,
+    /// The bytes that a write to a DAX file set out to copy.
+    pub transfer: Option<ByteRange>,
     /// The inode, and for swaps and remaps the other one.
     pub subjects: (Subject, Option<Subject>),
 }

@@ -33,6 +33,11 @@ impl Frame {
     pub fn may_be_medium(self) -> bool {
         self.0 & 1 << 61 != 0
     }
+
+    /// True for a `pfn_t` without `PFN_DEV`: what fs/dax.c maps of that kind is the zero page.
+    pub fn is_zero_page(self) -> bool {
+        !self.may_be_medium()
+    }
 }
 
 /// A translation in place.
@@ -95,6 +100,19 @@ impl Translations {
     /// The one for a page.
     pub fn get(&self, page: u64) -> Option<&Translation> {
         self.by_page.get(&page)
+    }
+
+    /// The first that overlaps `range` and that `which` is true for, with its page.
+    pub fn find_over(
+        &self,
+        range: ByteRange,
+        which: impl Fn(&Translation) -> bool,
+    ) -> Option<(u64, &Translation)> {
+        let last = range.end.div_ceil(1 << PAGE_SHIFT);
+        self.by_page
+            .range(range.start >> PAGE_SHIFT..last.max(range.start >> PAGE_SHIFT))
+            .map(|(&page, translation)| (page, translation))
+            .find(|(_, translation)| which(translation))
     }
 
     /// The first that lies in `range`, with its page.
