@@ -28,6 +28,12 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                 preallocate(&donor.file, range)
             })?;
         }
+        // A dirty page has no blocks yet, or is refused as busy (fs/ext4/move_extent.c:
+        // move_extent_per_page); one that threads store to is dirty again at once.
+        let quiet = (run.rng().one_in(2)).then(|| run.exclude(&target, range));
+        for file in [&target, &donor] {
+            run.apply(Operation::DataSync, file, range, || file.file.sync_data())?;
+        }
         run.apply(Operation::MoveExtents, &target, range, || {
             let first = u64::from(range.first().0);
             let blocks = u64::from(range.count());
@@ -39,6 +45,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                 done => done,
             }
         })?;
+        drop(quiet);
         if run.rng().one_in(8)
             && let Some(held) = run.exclude(&target, range)
         {

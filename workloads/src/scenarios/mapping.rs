@@ -244,11 +244,19 @@ impl Mapping {
         Ok(())
     }
 
-    fn restore(&self, page: Page) -> Lost {
+    /// Maps the range anew in its place (mmap(2), `MAP_FIXED`). Unlike [`Mapping::forget`] it frees page
+    /// tables that lie within, so that the next fault may be one of 2 MiB. Other threads may access the
+    /// range meanwhile. A private mapping loses its copies.
+    pub fn renew(&self, range: PageRange) -> io::Result<()> {
         let flags = (self.kind.flags() & !libc::MAP_POPULATE) | libc::MAP_FIXED;
-        let at = self.address(page);
-        match map(at, PAGE as usize, flags, &self.file, page.offset()) {
-            Ok(_) => Lost::Bus,
+        let at = self.buffer(range) as usize;
+        let length = range.bytes() as usize;
+        map(at, length, flags, &self.file, range.offset()).map(drop)
+    }
+
+    fn restore(&self, page: Page) -> Lost {
+        match self.renew(PageRange::new(page, 1)) {
+            Ok(()) => Lost::Bus,
             Err(error) => Lost::Broken(error),
         }
     }

@@ -58,6 +58,14 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             run.apply(Operation::Preallocate, &target, piece, || {
                 preallocate(&target.file, piece)
             })?;
+            // Where there is a page table, none of 2 MiB is tried (mm/memory.c:__handle_mm_fault).
+            for mapping in &target.mappings {
+                let renewed = mapping.renew(piece);
+                renewed.map_err(|source| Error::Operation {
+                    operation: "mmap",
+                    source,
+                })?;
+            }
         }
         Ok(())
     }))

@@ -50,8 +50,9 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     }))
 }
 
-/// Cuts the last pages off, allocates unwritten blocks there if `allocate`, and has `write` write the
-/// first of them anew, so that EOF moves up with the data and leaves nothing behind it.
+/// Cuts the last pages off, allocates unwritten blocks there if `allocate`, and has `write` write some
+/// of them anew: the first, so that EOF moves up with the data, or some beyond, so that the kernel
+/// zeroes what lies between.
 pub(super) fn extend(
     run: &mut Run,
     target: &Target,
@@ -74,8 +75,16 @@ pub(super) fn extend(
         change.discarded(tail);
     }
     drop(change);
-    let first = PageRange::new(tail.first(), written);
-    let words: Vec<u64> = first.pages().map(|page| held.fresh(page)).collect();
+    let gap = match run.rng().one_in(2) {
+        true => run.rng().below(1 + cut - written),
+        false => 0,
+    };
+    let piece = PageRange::new(tail.nth(gap), written);
+    let zeroes = [(tail.first(), gap), (piece.end(), cut - gap - written)]
+        .into_iter()
+        .filter(|&(_, count)| done && count > 0)
+        .map(|(first, count)| PageRange::new(first, count));
+    let words: Vec<u64> = piece.pages().map(|page| held.fresh(page)).collect();
     // The tail must not be looked at before the file has its size again.
     let change = held.change_bytes();
     if allocate && done {
@@ -83,24 +92,23 @@ pub(super) fn extend(
             preallocate(&target.file, tail)
         })?;
     }
-    let appended = run.write_words(target, first, &words, Operation::Append, write)?;
+    let appended = run.write_words(target, piece, &words, Operation::Append, write)?;
     run.insist(Operation::Truncate, target, tail, || {
         target.file.set_len(target.size())
     })?;
-    for page in tail.pages().skip(written as usize).filter(|_| done) {
+    for page in zeroes.clone().flat_map(PageRange::pages) {
         change.filled(page, 0);
     }
     if appended {
-        for (page, &word) in first.pages().zip(&words) {
+        for (page, &word) in piece.pages().zip(&words) {
             change.filled(page, word);
         }
     }
     drop(change);
     if done && appended {
-        run.expect(target, first, Expect::Words(&words))?;
-        if written < cut {
-            let rest = PageRange::new(first.end(), cut - written);
-            run.expect(target, rest, Expect::Zero)?;
+        run.expect(target, piece, Expect::Words(&words))?;
+        for range in zeroes {
+            run.expect(target, range, Expect::Zero)?;
         }
     }
     Ok(())
