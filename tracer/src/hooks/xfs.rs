@@ -218,7 +218,8 @@ pub const TABLE: Filesystem = Filesystem {
             "xfs/exchange-end",
         ),
         // xfs_iomap_write_direct(ip, offset_fsb, count_fsb, flags, imap, seq): DAX faults and writes,
-        // direct writes; an unwritten extent exposes nothing.
+        // direct writes; an unwritten extent exposes nothing. What it gives may be less than asked for:
+        // the rest was written before.
         Hook::new(
             exit("xfs_iomap_write_direct"),
             Effect::Allocate(Span::Blocks, Fresh::IfMapped),
@@ -226,8 +227,8 @@ pub const TABLE: Filesystem = Filesystem {
         )
         .inode(xfs_inode(0))
         .payload(
-            Some(arg(1, &[])),
-            Some(arg(2, &[])),
+            Some(arg(4, &[Step::Read("xfs_bmbt_irec", "br_startoff")])),
+            Some(arg(4, &[Step::Read("xfs_bmbt_irec", "br_blockcount")])),
             Some(arg(4, &[Step::Read("xfs_bmbt_irec", "br_state")])),
         )
         .without(UNWRITTEN)

@@ -256,6 +256,7 @@ pub fn fork_and_wait(body: impl FnOnce()) -> io::Result<bool> {
     // SAFETY: as the caller vouches; then _exit.
     match unsafe { fork() }? {
         ForkResult::Child => {
+            super::signals::forked();
             body();
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(0) }

@@ -51,7 +51,7 @@ pub struct Mapping {
     pages: u32,
     kind: Kind,
     file: Arc<File>,
-    _region: Region,
+    region: Region,
 }
 
 const ACCESS: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
@@ -99,7 +99,7 @@ impl Mapping {
                 pages,
                 kind,
                 file,
-                _region: region,
+                region,
             }),
             Err(error) => {
                 // SAFETY: mapped just above, and known to nobody.
@@ -136,32 +136,37 @@ impl Mapping {
             offset.is_multiple_of(8) && offset < PAGE,
             "word offset {offset}"
         );
-        let word = (self.address(page) + offset as usize) as *const u64;
-        let before = hits();
-        compiler_fence(Ordering::SeqCst);
+        let at = (self.address(page) + offset as usize) as *const u64;
         // SAFETY: inside the mapping, aligned; volatile, for other threads and the kernel change it
         // meanwhile. SIGBUS is recovered.
-        let word = unsafe { word.read_volatile() };
-        compiler_fence(Ordering::SeqCst);
-        if hits() == before {
-            Ok(word)
-        } else {
-            Err(self.restore(page))
-        }
+        self.access(page, || unsafe { at.read_volatile() })
     }
 
     /// Stores a cell.
     pub fn store(&self, page: Page, cell: Cell, word: u64) -> Result<(), Lost> {
         let at = (self.address(page) + cell.offset() as usize) as *mut u64;
-        let before = hits();
-        compiler_fence(Ordering::SeqCst);
         // SAFETY: as for the load.
-        unsafe { at.write_volatile(word) };
-        compiler_fence(Ordering::SeqCst);
-        if hits() == before {
-            Ok(())
-        } else {
-            Err(self.restore(page))
+        self.access(page, || unsafe { at.write_volatile(word) })
+    }
+
+    /// Does an access, again if it may have met the zero page that another thread's SIGBUS left.
+    fn access<T>(&self, page: Page, access: impl Fn() -> T) -> Result<T, Lost> {
+        loop {
+            let whole = self.region.whole(|| {
+                let _ = self.renew(PageRange::new(Page(0), self.pages));
+            });
+            let before = hits();
+            compiler_fence(Ordering::SeqCst);
+            let done = access();
+            compiler_fence(Ordering::SeqCst);
+            // More than one, if another thread put the file's page back before this access repeated.
+            let met = hits() - before;
+            if met > 0 {
+                return Err(self.restore(page, met));
+            }
+            if self.region.whole_since(whole) {
+                return Ok(done);
+            }
         }
     }
 
@@ -254,8 +259,10 @@ impl Mapping {
         map(at, length, flags, &self.file, range.offset()).map(drop)
     }
 
-    fn restore(&self, page: Page) -> Lost {
-        match self.renew(PageRange::new(page, 1)) {
+    fn restore(&self, page: Page, met: u64) -> Lost {
+        let restored = self.renew(PageRange::new(page, 1));
+        self.region.mended(met);
+        match restored {
             Ok(()) => Lost::Bus,
             Err(error) => Lost::Broken(error),
         }
@@ -272,5 +279,53 @@ impl Drop for Mapping {
                 self.pages as usize * PAGE as usize,
             )
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::super::signals::Handlers;
+    use super::*;
+
+    /// Beyond EOF one thread meets SIGBUS again and again; whoever looks at the same page once it lies
+    /// inside must see the file, not what the handler put there.
+    #[test]
+    fn nobody_sees_what_a_handler_puts_in_the_way() {
+        let _handlers = Handlers::install().unwrap();
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        file.set_len(PAGE).unwrap();
+        let mapping = Mapping::new(file.clone(), 2, Kind::Shared).unwrap();
+        let second = Page(1);
+        let over = AtomicBool::new(false);
+        // A failed assertion must not leave the other thread at it for ever.
+        struct Ends<'a>(&'a AtomicBool);
+        impl Drop for Ends<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        thread::scope(|scope| {
+            let _ends = Ends(&over);
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = mapping.load(second, Cell::Head);
+                }
+            });
+            for word in 1..=300u64 {
+                assert!(matches!(mapping.load(second, Cell::Head), Err(Lost::Bus)));
+                file.set_len(2 * PAGE).unwrap();
+                file.write_all_at(&word.to_ne_bytes(), PAGE).unwrap();
+                assert_eq!(mapping.load(second, Cell::Head).unwrap(), word);
+                mapping.store(second, Cell::Head, word + 1).unwrap();
+                let mut stored = [0; 8];
+                file.read_exact_at(&mut stored, PAGE).unwrap();
+                assert_eq!(u64::from_ne_bytes(stored), word + 1);
+                file.set_len(PAGE).unwrap();
+            }
+        });
     }
 }

@@ -4,11 +4,13 @@
 //! A fault beyond EOF (or on a full filesystem) raises SIGBUS. The handler maps an anonymous zero
 //! page over the one that faulted, provided that it lies in a registered mapping, and counts; the
 //! access then goes on, into that page. Its thread compares the count before and after each access
-//! and maps the file's page back. No jump out of the handler, so no frame is skipped.
+//! and maps the file's page back. No jump out of the handler, so no frame is skipped. Until the file's
+//! page is back, other threads that access it meet the zero page: each mapping counts its repairs, so
+//! that they can tell and repeat the access.
 
 use std::cell::Cell;
 use std::io;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -24,6 +26,13 @@ const MAPPINGS: usize = 2048;
 static REGIONS: [(AtomicUsize, AtomicUsize); MAPPINGS] =
     [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; MAPPINGS];
 
+/// Of the same mappings: zero pages put over pages of the file, and file pages put back.
+static REPAIRS: [(AtomicU64, AtomicU64); MAPPINGS] =
+    [const { (AtomicU64::new(0), AtomicU64::new(0)) }; MAPPINGS];
+
+/// This process is a forked child: who was in the middle of a repair is not here to end it.
+static CHILD: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
     // Constant, without a destructor: reaching it from a handler neither allocates nor registers
     // anything.
@@ -33,6 +42,11 @@ thread_local! {
 /// SIGBUS recovered in this thread so far.
 pub fn hits() -> u64 {
     HITS.with(Cell::get)
+}
+
+/// To be called in a forked child that goes on to access inherited mappings.
+pub fn forked() {
+    CHILD.store(true, Ordering::SeqCst);
 }
 
 /// A mapping's entry in the handler's table, until dropped.
@@ -51,6 +65,38 @@ impl Region {
             }
         }
         Err(io::Error::other("too many mappings in one run"))
+    }
+
+    /// Waits until every page shows the file, and returns the number of zero pages put so far. In a
+    /// forked child, where nobody would end a repair, `anew` must map all of the file back.
+    pub fn whole(&self, anew: impl FnOnce()) -> u64 {
+        let (broken, mended) = &REPAIRS[self.0];
+        let mut anew = Some(anew);
+        loop {
+            // In this order, or a repair in between could pass for none.
+            let done = mended.load(Ordering::SeqCst);
+            let begun = broken.load(Ordering::SeqCst);
+            if begun == done {
+                return begun;
+            }
+            match anew.take() {
+                Some(anew) if CHILD.load(Ordering::SeqCst) => {
+                    anew();
+                    mended.store(begun, Ordering::SeqCst);
+                }
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// True if no zero page was put since [`Region::whole`] returned this number.
+    pub fn whole_since(&self, begun: u64) -> bool {
+        REPAIRS[self.0].0.load(Ordering::SeqCst) == begun
+    }
+
+    /// The file's page is back where this thread's access met SIGBUS, so many times.
+    pub fn mended(&self, met: u64) {
+        REPAIRS[self.0].1.fetch_add(met, Ordering::SeqCst);
     }
 }
 
@@ -78,9 +124,12 @@ extern "C" fn on_bus(
         STOP.store(libc::SIGBUS, Ordering::SeqCst);
         return;
     }
-    let ours = REGIONS.iter().any(|(base, size)| {
+    let ours = REGIONS.iter().position(|(base, size)| {
         address.wrapping_sub(base.load(Ordering::SeqCst)) < size.load(Ordering::SeqCst)
     });
+    if let Some(index) = ours {
+        REPAIRS[index].0.fetch_add(1, Ordering::SeqCst);
+    }
     // SAFETY: errno is the interrupted code's and is put back. mmap is a bare system call. The page
     // replaced lies in a mapping of a file that `mapping` alone touches, through raw addresses; a
     // signal(2) call is async-signal-safe.
@@ -89,7 +138,9 @@ extern "C" fn on_bus(
         let page = (address & !(PAGE as usize - 1)) as *mut libc::c_void;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        if !ours || libc::mmap(page, PAGE as usize, access, flags, -1, 0) == libc::MAP_FAILED {
+        if ours.is_none()
+            || libc::mmap(page, PAGE as usize, access, flags, -1, 0) == libc::MAP_FAILED
+        {
             // The access repeats on return and ends the process as it would have without us.
             libc::signal(libc::SIGBUS, libc::SIG_DFL);
         }
