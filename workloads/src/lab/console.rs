@@ -108,9 +108,23 @@ pub fn splats(text: &str) -> Vec<String> {
             let message = message_of(&clean)?;
             let hit = SPLAT_STARTS.iter().any(|start| message.starts_with(start))
                 || SPLAT_PIECES.iter().any(|piece| message.contains(piece));
-            (hit && seen.insert(message.to_owned())).then(|| message.to_owned())
+            let message = without_build_place(message);
+            (hit && seen.insert(message.clone())).then_some(message)
         })
         .collect()
+}
+
+/// A module that was built alone names its sources by where that was: leaves `fs/xfs/xfs_inode.c`.
+fn without_build_place(message: &str) -> String {
+    let place = message.find(" at /").map(|at| at + " at ".len());
+    let sources = place.and_then(|place| {
+        let path = message[place..].split(':').next()?;
+        Some((place, place + path.rfind("/fs/")? + 1))
+    });
+    match sources {
+        Some((place, sources)) => format!("{}{}", &message[..place], &message[sources..]),
+        None => message.to_owned(),
+    }
 }
 
 /// The text after `[   12.345678]` and, if there, `[   T123]`; `None` if the kernel did
@@ -191,6 +205,22 @@ WARNING: mkfs: this comes from a program
         for (splat, start) in splats.iter().zip(starts) {
             assert!(splat.starts_with(start), "{splat}");
         }
+    }
+
+    #[test]
+    fn a_complaint_does_not_depend_on_where_a_module_was_built() {
+        let built = |place: &str| {
+            splats(&format!(
+                "[    1.0] WARNING: CPU: 1 PID: 8 at {place}fs/ext4/ext4_jbd2.c:73 ext4_journal_check_start+0xa9/0xc0 [ext4]"
+            ))
+        };
+        let plain = built("");
+        assert!(
+            plain[0].contains(" at fs/ext4/ext4_jbd2.c:73 "),
+            "{plain:?}"
+        );
+        assert_eq!(built("/home/me/cache/modules/x/tree/"), plain);
+        assert_eq!(built("/fs/tree/"), plain);
     }
 
     #[test]
