@@ -134,6 +134,8 @@ struct Entry {
     stored: [AtomicU64; 2],
     /// The word that the body is made of, or [`UNKNOWN`]. Set only while a change is in flight.
     body: AtomicU64,
+    /// What it was when it was known last.
+    former: AtomicU64,
 }
 
 /// The states of a file's pages, the same for all processes of a run.
@@ -183,6 +185,7 @@ impl Ledger {
             epoch: AtomicU64::new(0),
             stored: [AtomicU64::new(0), AtomicU64::new(0)],
             body: AtomicU64::new(first(page)),
+            former: AtomicU64::new(first(page)),
         };
         Ok(Self {
             file,
@@ -349,6 +352,12 @@ impl Ledger {
         (word != UNKNOWN).then_some(word)
     }
 
+    /// The same, or what it was before a change that is in flight.
+    pub fn last_body(&self, page: Page) -> u64 {
+        let former = || self.entry(page).former.load(Ordering::SeqCst);
+        self.body(page).unwrap_or_else(former)
+    }
+
     /// Marks a change of the range's extents as in flight until dropped; other changes and stores may
     /// go on at the same time. Only for what moves or discards whole blocks. Waits while the range
     /// is held exclusively; None if `stop` came first.
@@ -457,7 +466,10 @@ impl<'a> Change<'a> {
         let flags = CHANGING | extra;
         for entry in ledger.range(range) {
             entry.epoch.fetch_add(flags, Ordering::SeqCst);
-            entry.body.store(UNKNOWN, Ordering::SeqCst);
+            let former = entry.body.swap(UNKNOWN, Ordering::SeqCst);
+            if former != UNKNOWN {
+                entry.former.store(former, Ordering::SeqCst);
+            }
         }
         Self {
             ledger,
@@ -615,6 +627,19 @@ mod tests {
             None,
             "other cell"
         );
+    }
+
+    #[test]
+    fn what_a_page_was_last_is_known_while_it_changes() {
+        let (ledger, range) = ledger(Family::Fixed);
+        let held = ledger.exclude(range, &GO).unwrap();
+        let change = held.change_bytes();
+        change.filled(PAGE, 77);
+        drop(change);
+        let change = held.change_bytes();
+        assert_eq!((ledger.body(PAGE), ledger.last_body(PAGE)), (None, 77));
+        change.discarded(range);
+        assert_eq!((ledger.body(PAGE), ledger.last_body(PAGE)), (Some(0), 0));
     }
 
     #[test]

@@ -343,7 +343,7 @@ impl Stage {
             wrong: what.wrong,
             stale_translation,
             exchanged: matches!(target.shape().family, Family::Exchanged(_)),
-            written: target.ledger.body(page).is_some_and(|word| word != 0),
+            written: target.ledger.last_body(page) != 0,
             swapped_with_boot: target.goes_to_boot(),
         });
         let mark = || {
