@@ -641,7 +641,7 @@ impl Engine {
         let file = self.files.get(subject.inode);
         // One that was installed meanwhile may be gone with a teardown that began before.
         let shown = file.translations.find_over(range, |translation| {
-            translation.frame.is_zero_page() && translation.at < change.entered
+            !translation.frame.may_be_medium() && translation.at < change.entered
         });
         let Some((page, old)) = shown.map(|(page, old)| (page, *old)) else {
             return;
@@ -685,29 +685,52 @@ impl Engine {
             observed: Observed::HoleShown,
             hook: HookId(event.head.hook),
         };
+        let mapper = Party {
+            task: old.task,
+            role: Role::Overlapped(old.operation),
+            stack: old.stack,
+        };
+        let what = Act::Outlived {
+            frame: old.frame,
+            by: None,
+        };
+        let time = Nanos(event.head.time);
+        self.outlived(
+            key,
+            (inode, page),
+            what,
+            (old.at, time),
+            (writer, mapper),
+            Strength::Observed,
+        );
+    }
+
+    /// A translation is still in place, from when it was installed to when that was noticed.
+    fn outlived(
+        &mut self,
+        key: Key,
+        (inode, page): (InodeIndex, u64),
+        act: Act,
+        (entered, time): (Nanos, Nanos),
+        (actor, other): (Party, Party),
+        strength: Strength,
+    ) {
         let witness = Witness {
             scope: None,
-            entered: old.at,
-            time: Nanos(event.head.time),
-            act: Act::Outlived {
-                frame: old.frame,
-                by: None,
-            },
+            entered,
+            time,
+            act,
             inode,
             range: ByteRange::new(PageOffset(page).byte(), 1 << PAGE_SHIFT),
             size: u64::MAX,
             locks: Vec::new(),
-            actor: writer,
-            other: Some(Party {
-                task: old.task,
-                role: Role::Overlapped(old.operation),
-                stack: old.stack,
-            }),
+            actor,
+            other: Some(other),
             more: Vec::new(),
         };
         let finding = self.findings.add(key, &witness);
         self.facts.tell(|| found(finding, &witness));
-        self.findings.raise(finding, Strength::Observed);
+        self.findings.raise(finding, strength);
     }
 
     /// A page of a DAX file was mapped: does its frame belong to another file's translation?
@@ -758,33 +781,28 @@ impl Engine {
             observed: Observed::TwoOwners,
             hook: HookId(0),
         };
-        let witness = Witness {
-            scope: None,
-            entered: old.at,
-            time: new.at,
-            act: Act::Outlived {
-                frame: new.frame,
-                by: Some(other),
-            },
-            inode,
-            range: ByteRange::new(PageOffset(page).byte(), 1 << PAGE_SHIFT),
-            size: u64::MAX,
-            locks: Vec::new(),
-            actor: Party {
-                task: old.task,
-                role: Role::Actor(old.operation),
-                stack: old.stack,
-            },
-            other: Some(Party {
-                task: new.task,
-                role: Role::Overlapped(new.operation),
-                stack: new.stack,
-            }),
-            more: Vec::new(),
+        let former = Party {
+            task: old.task,
+            role: Role::Actor(old.operation),
+            stack: old.stack,
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
-        self.findings.raise(finding, Strength::Proven);
+        let latter = Party {
+            task: new.task,
+            role: Role::Overlapped(new.operation),
+            stack: new.stack,
+        };
+        let what = Act::Outlived {
+            frame: new.frame,
+            by: Some(other),
+        };
+        self.outlived(
+            key,
+            (inode, page),
+            what,
+            (old.at, new.at),
+            (former, latter),
+            Strength::Proven,
+        );
     }
 }
 

@@ -183,18 +183,18 @@ impl Facts<'_> {
     }
 
     fn direct(&self) -> String {
-        let (did, risk) = match self.act {
-            Act::ZeroTail => (
+        let zeroed = match self.act {
+            Act::ZeroTail => Some((
                 "wrote beyond EOF, and zeroed what lies between,",
                 "I/O in flight may move EOF meanwhile, and zeroes overwrite its data",
-            ),
-            Act::Convert => (
+            )),
+            Act::Convert => Some((
                 "made unwritten blocks written, and zeroed around its part of them,",
                 "zeroes may overwrite what I/O in flight has written there",
-            ),
-            _ => ("", ""),
+            )),
+            _ => None,
         };
-        if !did.is_empty() {
+        if let Some((did, risk)) = zeroed {
             return format!(
                 "{did} at {} of inode {} without waiting for direct I/O (inode_dio_wait) under its hold \
                  of i_rwsem; {risk}",

@@ -33,11 +33,6 @@ impl Frame {
     pub fn may_be_medium(self) -> bool {
         self.0 & 1 << 61 != 0
     }
-
-    /// True for a `pfn_t` without `PFN_DEV`: what fs/dax.c maps of that kind is the zero page.
-    pub fn is_zero_page(self) -> bool {
-        !self.may_be_medium()
-    }
 }
 
 /// A translation in place.
