@@ -17,8 +17,8 @@ use tracer::{
 use workloads::{
     lab::{
         Cache, CommandJob, CommandOutcome, Ending, FilesystemJob, FilesystemKind, Kernel,
-        ModuleOverride, Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, lockdep, modules,
-        mutations::Mode,
+        ModuleOverride, Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, console, lockdep,
+        modules, mutations::Mode,
     },
     scenarios::{self, Needs, Scenario},
 };
@@ -113,6 +113,8 @@ pub enum Trouble {
     Memory,
     /// The guest's kernel complained.
     Splat,
+    /// It complained of a stall while the host kept it from running.
+    Starved,
     /// The workload's own check failed: it read wrong data.
     WrongData,
     /// The recorder or the workload failed.
@@ -376,7 +378,7 @@ fn settle(
         told.extend(
             vm.splats_of(name)
                 .into_iter()
-                .map(|splat| Complaint::new(Trouble::Splat, splat)),
+                .map(|splat| complained(splat, vm.starved)),
         );
         if vm.ran_out_of_memory(name) {
             told.push(Complaint::new(
@@ -488,6 +490,21 @@ fn confirmed(vm: &VmOutcome, name: &str) -> Result<Option<Confirmations>, Compla
     serde_json::from_slice(&text)
         .map(Some)
         .map_err(|error| unreadable(&error))
+}
+
+/// What the guest's kernel complained of; a stall while the host did not run it is the host's.
+fn complained(splat: String, starved: Option<u32>) -> Complaint {
+    match starved {
+        Some(percent) if console::is_stall(&splat) => Complaint::new(
+            Trouble::Starved,
+            format!(
+                "the host kept the guest waiting for a processor {percent} % of the time, and its kernel \
+                 complained of a stall, which says nothing of that kernel: run fewer at a time, or on a \
+                 quieter machine ({splat})"
+            ),
+        ),
+        _ => Complaint::new(Trouble::Splat, splat),
+    }
 }
 
 /// What a command that failed had to say.
@@ -739,4 +756,19 @@ pub fn keep(path: &Path, result: &impl Serialize) -> Result<()> {
 /// This executable, which is also the guest's init and recorder.
 pub fn own_binary() -> Result<PathBuf> {
     std::env::current_exe().context("cannot find the running executable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_starved_guest_is_not_blamed_for_its_stalls() {
+        let of = |splat: &str, starved| complained(splat.to_owned(), starved).trouble;
+        let stall = "watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [work:91]";
+        let blocked = "INFO: task work:91 blocked for more than 30 seconds.";
+        assert_eq!(of(stall, Some(40)), Trouble::Starved);
+        assert_eq!(of(stall, None), Trouble::Splat);
+        assert_eq!(of(blocked, Some(40)), Trouble::Splat);
+    }
 }

@@ -552,7 +552,7 @@ pub struct Ci {
     /// Run only this part of the matrix, e.g. 2/4
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
-    /// Run this many guests at a time; default: as many as processors and memory bear, two processors and 3.25 GiB each
+    /// Run this many guests at a time; default: as many as processors and memory bear, two processors and 3.25 GiB each, and one for each kernel
     #[arg(long, value_name = "N", conflicts_with = "inside")]
     pub jobs: Option<NonZeroUsize>,
     /// Go on where an earlier run into the same directory was stopped

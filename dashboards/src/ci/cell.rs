@@ -222,10 +222,15 @@ impl Cell {
             cell.trace = Some(judged.trace.clone());
         }
         let mut failed = false;
+        let mut starved = false;
         for complaint in &outcome.trouble {
             let filesystem = workload.filesystem.module();
             match complaint.trouble {
                 Trouble::Splat => cell.findings.push(splat(filesystem, &complaint.text)),
+                Trouble::Starved => {
+                    starved = true;
+                    cell.reasons.push(complaint.text.clone());
+                }
                 Trouble::WrongData => {
                     cell.findings
                         .push(Found::plain("corruption", filesystem, "", &complaint.text))
@@ -238,7 +243,7 @@ impl Cell {
         }
         cell.status = match (cell.findings.is_empty(), failed, verdict) {
             (false, ..) => Status::Findings,
-            (true, false, Some(Verdict::Clean)) => Status::Clean,
+            (true, false, Some(Verdict::Clean)) if !starved => Status::Clean,
             (true, false, Some(_)) => Status::Inconclusive,
             (true, true, _) | (true, _, None) => Status::Failed,
         };

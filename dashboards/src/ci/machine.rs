@@ -33,16 +33,19 @@ impl Means {
         })
     }
 
-    /// As many as have processors, too, whether these are emulated or not.
-    fn guests(self) -> usize {
+    /// As many as have processors, too, but one for each kernel: putting the recorder's programs in and
+    /// taking them out again is mostly waiting, so two guests on two processors take little longer than one.
+    fn guests(self, kernels: usize) -> usize {
         let processors = usize::try_from(VmSpec::CPUS).unwrap_or(usize::MAX);
-        self.by_memory().min(self.processors / processors).max(1)
+        self.by_memory()
+            .min((self.processors / processors).max(kernels))
+            .max(1)
     }
 }
 
-/// As many as have processors and memory to themselves.
-pub fn guests() -> usize {
-    Means::of_this_machine().guests()
+/// As many as have processors and memory to themselves; one for each kernel, if memory allows.
+pub fn guests(kernels: usize) -> usize {
+    Means::of_this_machine().guests(kernels)
 }
 
 /// As many as were asked for, if they have memory, and else a note that they have not.
@@ -69,18 +72,20 @@ mod tests {
 
     #[test]
     fn processors_and_memory_both_bound() {
-        let guests = |processors, memory_mib| {
+        let guests = |processors, memory_mib, kernels| {
             Means {
                 processors,
                 memory_mib,
             }
-            .guests()
+            .guests(kernels)
         };
-        assert_eq!(guests(2, Some(24 << 10)), 1);
-        assert_eq!(guests(8, Some(24 << 10)), 4);
-        assert_eq!(guests(16, Some(8 << 10)), 2);
-        assert_eq!(guests(1, Some(1 << 10)), 1);
-        assert_eq!(guests(8, None), 4);
+        assert_eq!(guests(2, Some(24 << 10), 1), 1);
+        assert_eq!(guests(2, Some(24 << 10), 2), 2);
+        assert_eq!(guests(2, Some(4 << 10), 2), 1);
+        assert_eq!(guests(8, Some(24 << 10), 2), 4);
+        assert_eq!(guests(16, Some(8 << 10), 1), 2);
+        assert_eq!(guests(1, Some(1 << 10), 2), 1);
+        assert_eq!(guests(8, None, 1), 4);
     }
 
     #[test]

@@ -206,10 +206,14 @@ pub fn markdown(summary: &Summary) -> String {
     for cell in summary.candidate() {
         for found in summary.news(cell) {
             let entry = told.entry(found.key()).or_insert((found, Vec::new()));
-            entry.1.push(match &cell.page {
+            let place = match &cell.page {
                 Some(page) => format!("{} ({})", cell.name, page.display()),
                 None => cell.name.clone(),
-            });
+            };
+            // Several of one kind in a workload differ in their files and blocks alone.
+            if entry.1.last() != Some(&place) {
+                entry.1.push(place);
+            }
         }
     }
     for (found, cells) in told.values() {

@@ -91,7 +91,7 @@ fn in_vms(arguments: &Ci, config: &Config, suite: Suite, subject: &Subject) -> R
             }
             jobs
         }
-        None => machine::guests(),
+        None => machine::guests(benches.len()),
     };
     run.all(&benches, jobs, &line)
 }

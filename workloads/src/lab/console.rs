@@ -39,6 +39,15 @@ const SPLAT_PIECES: &[&str] = &[
     "invalid opcode: ",
 ];
 
+/// Starts of those that a kernel which was not run for a while makes of itself
+/// (kernel/watchdog.c, kernel/rcu/tree_stall.h, kernel/workqueue.c).
+const STALL_STARTS: &[&str] = &[
+    "rcu: INFO: ",
+    "INFO: rcu",
+    "watchdog: BUG: soft lockup",
+    "BUG: workqueue lockup",
+];
+
 /// A line of the console.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
@@ -112,6 +121,12 @@ pub fn splats(text: &str) -> Vec<String> {
             (hit && seen.insert(message.clone())).then_some(message)
         })
         .collect()
+}
+
+/// Whether a complaint is about time only, so that a host too busy to run the guest may be its cause.
+/// A task that is blocked is none: it waits for another.
+pub fn is_stall(splat: &str) -> bool {
+    STALL_STARTS.iter().any(|start| splat.starts_with(start))
 }
 
 /// A module that was built alone names its sources by where that was: leaves `fs/xfs/xfs_inode.c`.
@@ -205,6 +220,21 @@ WARNING: mkfs: this comes from a program
         for (splat, start) in splats.iter().zip(starts) {
             assert!(splat.starts_with(start), "{splat}");
         }
+    }
+
+    #[test]
+    fn a_stall_is_told_from_other_complaints() {
+        let console = "\
+[  21.0] rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:
+[  22.0] watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [faultline:123]
+[  23.0] INFO: task fault:91 blocked for more than 30 seconds.
+[  24.0] BUG: unable to handle page fault for address: ffffc90000000000
+";
+        let stalls: Vec<_> = splats(console)
+            .iter()
+            .map(|splat| is_stall(splat))
+            .collect();
+        assert_eq!(stalls, [true, true, false, false]);
     }
 
     #[test]

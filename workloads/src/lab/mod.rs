@@ -23,6 +23,7 @@ pub mod packages;
 pub mod progress;
 pub mod qemu;
 pub mod spec;
+mod starvation;
 pub mod version;
 pub mod vm;
 

@@ -19,6 +19,7 @@ use super::packages::tail;
 use super::progress::{Progress, ProgressFn};
 use super::qemu::{self, Accelerator, Guarded, Machine};
 use super::spec::VmSpec;
+use super::starvation::{self, Starvation};
 
 /// Name of the console's log in the result directory.
 const CONSOLE_NAME: &str = "console.log";
@@ -86,6 +87,9 @@ pub struct VmOutcome {
     pub accel: Accelerator,
     /// How it ended.
     pub ending: Ending,
+    /// Percent of some 20 s in which the host kept it waiting for a processor, if so much
+    /// that a stall of its kernel says nothing of that kernel.
+    pub starved: Option<u32>,
 }
 
 impl VmOutcome {
@@ -254,7 +258,9 @@ impl Vm {
         let mut errors = Vec::new();
         let mut booted = false;
         let mut panicked = false;
+        let mut starvation = Starvation::of(self.id());
         let ending = loop {
+            starvation.look();
             let limit = if booted {
                 self.timeout
             } else {
@@ -270,7 +276,7 @@ impl Vm {
             if left.is_zero() {
                 break over;
             }
-            match self.lines.recv_timeout(left) {
+            match self.lines.recv_timeout(left.min(starvation::PERIOD)) {
                 Ok(Heard::TooMuch) => break Ending::FloodedConsole,
                 Ok(Heard::Line(line)) => match console::classify(&line) {
                     Line::Stage(stage) => {
@@ -288,7 +294,7 @@ impl Vm {
                 },
                 Err(RecvTimeoutError::Disconnected) if panicked => break Ending::Panicked,
                 Err(RecvTimeoutError::Disconnected) => break Ending::PoweredOff,
-                Err(RecvTimeoutError::Timeout) => break over,
+                Err(RecvTimeoutError::Timeout) => {}
             }
         };
         if ending != Ending::PoweredOff {
@@ -321,6 +327,7 @@ impl Vm {
             wall,
             accel: self.accelerator,
             ending,
+            starved: starvation.suspect(),
         })
     }
 }
