@@ -349,6 +349,19 @@ mod tests {
     }
 
     #[test]
+    fn a_workload_is_named_once_for_what_it_found_twice() {
+        let twice = vec![found("corruption"), found("corruption")];
+        let cell = cell(
+            Side::Candidate,
+            "xfs-punch-vs-fault",
+            Status::Findings,
+            twice,
+        );
+        let text = markdown(&Summary::new(vec![cell], 0));
+        assert!(text.contains("Seen in xfs-punch-vs-fault.\n"), "{text}");
+    }
+
+    #[test]
     fn a_finding_is_shown_at_the_change_or_at_the_source() {
         let mut cell = cell(Side::Candidate, "a", Status::Clean, Vec::new());
         let found = found("op-unprotected");
