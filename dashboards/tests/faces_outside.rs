@@ -58,7 +58,11 @@ fn browse(page: &Path, arguments: &[&str]) -> String {
             "--hide-scrollbars",
         ])
         .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args((!picture).then_some("--dump-dom"))
+        .arg(match picture {
+            // On a busy machine the picture is taken before all of its tiles are drawn.
+            true => "--run-all-compositor-stages-before-draw",
+            false => "--dump-dom",
+        })
         .args(arguments)
         .arg(format!("file://{}", page.display())))
 }
