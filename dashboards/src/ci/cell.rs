@@ -222,15 +222,12 @@ impl Cell {
             cell.trace = Some(judged.trace.clone());
         }
         let mut failed = false;
-        let mut starved = false;
         for complaint in &outcome.trouble {
             let filesystem = workload.filesystem.module();
             match complaint.trouble {
                 Trouble::Splat => cell.findings.push(splat(filesystem, &complaint.text)),
-                Trouble::Starved => {
-                    starved = true;
-                    cell.reasons.push(complaint.text.clone());
-                }
+                // The run was judged, so it did not fail; but a clean verdict has no reasons.
+                Trouble::Starved => cell.reasons.push(complaint.text.clone()),
                 Trouble::WrongData => {
                     cell.findings
                         .push(Found::plain("corruption", filesystem, "", &complaint.text))
@@ -243,7 +240,7 @@ impl Cell {
         }
         cell.status = match (cell.findings.is_empty(), failed, verdict) {
             (false, ..) => Status::Findings,
-            (true, false, Some(Verdict::Clean)) if !starved => Status::Clean,
+            (true, false, Some(Verdict::Clean)) if cell.reasons.is_empty() => Status::Clean,
             (true, false, Some(_)) => Status::Inconclusive,
             (true, true, _) | (true, _, None) => Status::Failed,
         };
