@@ -107,10 +107,11 @@ fn every_bad_end_is_told() {
     assert_eq!(starved.ending, Ending::PoweredOff);
     assert!(starved.ran_out_of_memory("round"));
 
-    // Files alone, of which it cannot.
+    // Files alone, which no killing frees. Whether enough is left to power off with is chance, so the
+    // kernel is told to give up at once.
     let drowned = guest(
         path,
-        "for place in /tmp /run /dev/shm; do dd if=/dev/zero of=$place/filler bs=1M; done",
+        "echo 1 > /proc/sys/vm/panic_on_oom; for place in /tmp /run /dev/shm; do dd if=/dev/zero of=$place/filler bs=1M; done",
         |spec| spec.memory_mib = SMALL_MIB,
     );
     assert_eq!(drowned.ending, Ending::Panicked);

@@ -75,12 +75,13 @@ pub fn classify(line: &str) -> Line {
     Line::Other(clean)
 }
 
-/// Whether the kernel killed a process for want of memory (mm/oom_kill.c).
+/// Whether the kernel killed a process, or gave up, for want of memory (mm/oom_kill.c).
 pub fn ran_out_of_memory(text: &str) -> bool {
     text.lines().any(|line| {
         message_of(&clean(line)).is_some_and(|message| {
             message.starts_with("Out of memory: Killed process")
                 || message.starts_with("Out of memory and no killable processes")
+                || message.starts_with("Kernel panic - not syncing: Out of memory:")
         })
     })
 }
@@ -235,6 +236,19 @@ WARNING: mkfs: this comes from a program
             .map(|splat| is_stall(splat))
             .collect();
         assert_eq!(stalls, [true, true, false, false]);
+    }
+
+    #[test]
+    fn want_of_memory_is_told_from_other_ends() {
+        for line in [
+            "[    9.1] Out of memory: Killed process 90 (tail) total-vm:1kB",
+            "[    9.1] Out of memory and no killable processes...",
+            "[    9.1] Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled",
+        ] {
+            assert!(ran_out_of_memory(line), "{line}");
+        }
+        assert!(!ran_out_of_memory(CONSOLE));
+        assert!(!ran_out_of_memory("dd: out of memory"));
     }
 
     #[test]
