@@ -86,6 +86,37 @@ pub enum Success {
     NonZero = 2,
 }
 
+/// Whether a program has another beside it on the same function.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It is alone.
+    Only = 0,
+    /// It runs first and leaves word that it did.
+    First = 1,
+    /// It runs second, and does what the first should have done if that was skipped: the kernel skips
+    /// a program while a task that was preempted inside it is off this CPU (kernel/bpf/trampoline.c,
+    /// `__bpf_prog_enter_recur`).
+    Relief = 2,
+}
+
+/// Hooks that may have a relief: their ids are below this.
+pub const RELIEVED_HOOKS: u32 = 256;
+
+/// What the two programs of one hook counted on one CPU; the value of the `RELIEVED` map, keyed by hook.
+/// The kernel skipped the first `made_up` times for tasks that it knows, and `strangers_second -
+/// strangers_first` times for tasks of which there was nothing to report.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relieved {
+    /// Hits that the relief took.
+    pub made_up: u64,
+    /// Runs of the first for tasks that never entered an operation.
+    pub strangers_first: u64,
+    /// Runs of the relief for such tasks.
+    pub strangers_second: u64,
+}
+
 /// Report `inode.i_size`.
 pub const SPEC_SIZE: u8 = 1 << 0;
 /// Always take a kernel stack.
@@ -139,8 +170,10 @@ pub struct HookSpec {
     /// [`Role::Enter`]: of this many and one, one is taken, unless it begins inside what is recorded; 0, or a
     /// power of two less one.
     pub left_out: u16,
+    /// A [`Turn`].
+    pub turn: u8,
     /// Zero.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
     /// If not 0, payload `c` must have one of these bits.
     pub guard: u64,
     /// Payload `c` must have none of these bits.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tracer_ebpf::hook::{
     Hold, HookSpec, KernelLayout, MAX_DEREFS, MORE_ARMS, MORE_FIRST, MORE_FREEZE, MORE_QUIET, Path,
     Role, SOURCE_NONE, SOURCE_RETURN, SPEC_KNOWN, SPEC_OWN, SPEC_SIZE, SPEC_STACK,
-    SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Watched,
+    SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Turn, Watched,
 };
 
 use crate::{
@@ -388,7 +388,8 @@ fn resolve(
             },
             more: more(hook),
             left_out: 0,
-            reserved: [0; 4],
+            turn: Turn::Only as u8,
+            reserved: [0; 3],
             guard: hook.guard,
             without: hook.without,
             exactly: hook.exactly,

@@ -72,6 +72,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Losses of any kind.
     pub lost: u64,
+    /// Hits for which the kernel skipped a hook's program and that its relief took.
+    pub made_up: u64,
     /// How the command ended.
     pub status: Option<ExitStatus>,
     /// The command could not be ended: it is stuck in the kernel.
@@ -238,7 +240,7 @@ pub fn record(
             return Err(error);
         }
     };
-    let lost = recorder.lost;
+    let (lost, made_up) = (recorder.lost, session.made_up());
     let footer = Footer {
         ended: now(),
         command_status: status.map(|status| {
@@ -255,6 +257,7 @@ pub fn record(
         events: written.events,
         bytes: written.bytes,
         lost,
+        made_up,
         status,
         stuck,
         elapsed: started.elapsed(),
@@ -367,6 +370,7 @@ impl Recorder {
         } = self;
         let count = session.drain(|cpu, record| {
             if cpu != current {
+                by_time(batch);
                 if outcome.is_ok() {
                     outcome = writer.events(current, batch);
                 }
@@ -401,6 +405,7 @@ impl Recorder {
             }
         });
         outcome?;
+        by_time(&mut self.batch);
         self.writer.events(current, &self.batch)?;
         self.batch.clear();
         self.events += count;
@@ -422,7 +427,7 @@ impl Recorder {
     }
 
     /// Writes down what was lost since the last time.
-    fn check(&mut self, session: &Session) {
+    fn check(&mut self, session: &mut Session) {
         let health = session.health();
         let (from, to) = (self.checked, now());
         for (cpu, count, cause) in health.since(&self.health) {
@@ -437,6 +442,14 @@ impl Recorder {
         }
         self.health = health;
         self.checked = to;
+    }
+}
+
+/// A task that loses the CPU between reserving its record and looking at the clock has its record in
+/// front of earlier ones, which wait for it in the ring.
+fn by_time(batch: &mut [Event]) {
+    if !batch.is_sorted_by_key(|event| event.head.time) {
+        batch.sort_by_key(|event| event.head.time);
     }
 }
 

@@ -51,8 +51,12 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
     }
     let mut display = progress::recording(options.command.is_empty());
     let summary = record(&options, &stop, &mut |progress| display(progress))?;
+    let made_up = match summary.made_up {
+        0 => String::new(),
+        hits => format!(" ({hits} more skipped by the kernel and made up for)"),
+    };
     note!(
-        "{} events, {} lost, {:.1} s, {} bytes ({:.1} an event) in {}",
+        "{} events, {} lost{made_up}, {:.1} s, {} bytes ({:.1} an event) in {}",
         summary.events,
         summary.lost,
         summary.elapsed.as_secs_f64(),

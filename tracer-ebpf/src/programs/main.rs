@@ -8,6 +8,7 @@
 mod args;
 mod identity;
 mod pause;
+mod relief;
 mod ring;
 mod role;
 mod scope;
@@ -22,7 +23,7 @@ use crate::args::{Registers, Tracepoint, Trampoline};
 
 #[fentry]
 fn trampoline(ctx: FEntryContext) -> i32 {
-    role::run(&Trampoline::new(&ctx));
+    relief::run(&Trampoline::new(&ctx));
     0
 }
 

@@ -17,7 +17,10 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LruHashMap, PerCpuArray, StackTrace},
 };
-use tracer_ebpf::{event::lost, hook::Watched};
+use tracer_ebpf::{
+    event::lost,
+    hook::{RELIEVED_HOOKS, Relieved, Watched},
+};
 
 use crate::{args::Args, identity::InodeIdentity, scope::Task};
 
@@ -45,6 +48,9 @@ static RINGS: RingPerCpu = RingPerCpu(UnsafeCell::new(bpf_map_def {
 
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::SLOTS, 0);
+
+#[map]
+pub static RELIEVED: PerCpuArray<Relieved> = PerCpuArray::with_max_entries(RELIEVED_HOOKS, 0);
 
 #[map]
 pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(64, 0);

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{
     event::{HOOK_TASK, Head, TaskRecord, lost},
-    hook::{Hold, Watched},
+    hook::{Hold, RELIEVED_HOOKS, Watched},
 };
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
 pub const FRAMES: usize = 6;
 /// Inodes that may be concerned at once.
 pub const SLOTS: usize = 6;
+const RAN_WORDS: usize = RELIEVED_HOOKS as usize / 64;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -60,6 +61,8 @@ pub struct Task {
     pub armed_a: u64,
     /// The address of the mmap_lock of the task's address space, since its outermost operation began.
     pub mm_lock: u64,
+    /// The hooks whose first program ran and whose relief did not yet, a bit each.
+    pub ran: [u64; RAN_WORDS],
     pub frames: [Frame; FRAMES],
     pub slot: [Slot; SLOTS],
 }
@@ -95,6 +98,7 @@ static NEW_TASK: Task = Task {
     armed_inode: 0,
     armed_a: 0,
     mm_lock: 0,
+    ran: [0; RAN_WORDS],
     frames: [NO_FRAME; FRAMES],
     slot: [NO_SLOT; SLOTS],
 };

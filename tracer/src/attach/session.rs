@@ -12,20 +12,24 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use tracer_ebpf::{
     Event, InodeRecord, TaskRecord,
     event::{HOOK_INODE, HOOK_TASK, Head, lost},
-    hook::Watched,
+    hook::{HookSpec, RELIEVED_HOOKS, Relieved, Turn, Watched},
 };
 use zerocopy::FromBytes as _;
 
 use super::{
     bpf::{self, Counters, Kind, Probe},
-    object::{Program, Template},
+    object::{self, Template},
 };
 use crate::{
     hooks::{Effect, FilesystemKind},
+    kernel::preemption::Preemption,
     plan::{Candidate, Plan, Row},
-    trace::meta::{LossCause, Mechanism, PlannedHook},
+    trace::meta::{LossCause, PlannedHook},
     units::{Device, HookId, StackId},
 };
+
+/// Times that a hook's balance is asked for before it is believed.
+const BALANCE_TRIES: u32 = 4;
 
 /// Why nothing could be attached.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +125,19 @@ pub struct Runs {
 
 struct Attached {
     id: HookId,
-    program: OwnedFd,
+    first: Program,
+    relief: Option<Program>,
+    /// [`Session::balance`] when everything was attached.
+    before: i64,
+    /// [`Relieved::made_up`] then: while it is attached, the relief is alone.
+    made_up_before: u64,
+    /// Hits lost since, as far as it was asked.
+    skipped: u64,
+}
+
+/// A program in place.
+struct Program {
+    fd: OwnedFd,
     // Held only to be closed.
     _constants: OwnedFd,
     _link: Link,
@@ -139,6 +155,7 @@ pub struct Session {
     rings: Vec<RingBuf<MapData>>,
     stacks: StackTraceMap<MapData>,
     lost: PerCpuArray<MapData, u64>,
+    relieved: PerCpuArray<MapData, [u64; 3]>,
     epoll: Epoll,
     // Programs hold references; the descriptors are kept for symmetry with the rest.
     _maps: Vec<MapData>,
@@ -183,7 +200,8 @@ impl Session {
         let inner: Vec<_> = rings.iter().map(AsFd::as_fd).collect();
         let outer = bpf::create_array_of_maps(&inner).map_err(setup("per-CPU rings"))?;
         let pause = map("PAUSE")?;
-        let (tasks, inodes, seen, watched, lost, stacks) = (
+        let (relieved, tasks, inodes, seen, watched, lost, stacks) = (
+            map("RELIEVED")?,
             map("TASKS")?,
             map("INODES")?,
             map("SEEN")?,
@@ -193,6 +211,7 @@ impl Session {
         );
         let fds: Vec<(&str, RawFd)> = vec![
             ("RINGS", outer.as_raw_fd()),
+            ("RELIEVED", relieved.fd().as_fd().as_raw_fd()),
             ("TASKS", tasks.fd().as_fd().as_raw_fd()),
             ("INODES", inodes.fd().as_fd().as_raw_fd()),
             ("SEEN", seen.fd().as_fd().as_raw_fd()),
@@ -237,6 +256,7 @@ impl Session {
             let opens = matches!(row.hook.effect, Effect::Enter(_));
             (row.hook.stands_in_for.is_some(), opens)
         });
+        let relieves = Preemption::of_this_kernel() == Preemption::Anywhere;
         let mut spared = BTreeSet::new();
         for row in rows {
             if let Some(group) = row.hook.stands_in_for
@@ -252,17 +272,37 @@ impl Session {
                 Ok((spec, candidates)) => {
                     let mut outcome = Err(String::new());
                     for candidate in candidates {
-                        let instantiate =
-                            |program| template.instantiate(program, spec, &plan.layout, &fds);
-                        match attach(candidate, &instantiate, template.license(), &mut module_btf) {
-                            Ok((mechanism, program, constants, link)) => {
+                        let mut place = |turn: Turn| {
+                            let spec = HookSpec {
+                                turn: turn as u8,
+                                ..*spec
+                            };
+                            let instantiate =
+                                |program| template.instantiate(program, &spec, &plan.layout, &fds);
+                            attach(candidate, &instantiate, template.license(), &mut module_btf)
+                        };
+                        let trampoline = matches!(candidate, Candidate::Trampoline(..));
+                        let relieved =
+                            trampoline && relieves && u32::from(row.id.0) < RELIEVED_HOOKS;
+                        // What is attached last runs first (kernel/bpf/trampoline.c,
+                        // __bpf_trampoline_link_prog).
+                        let pair = if relieved {
+                            place(Turn::Relief)
+                                .and_then(|relief| Ok((place(Turn::First)?, Some(relief))))
+                        } else {
+                            place(Turn::Only).map(|only| (only, None))
+                        };
+                        match pair {
+                            Ok((first, relief)) => {
                                 attached.push(Attached {
                                     id: row.id,
-                                    program,
-                                    _constants: constants,
-                                    _link: link,
+                                    first,
+                                    relief,
+                                    before: 0,
+                                    made_up_before: 0,
+                                    skipped: 0,
                                 });
-                                outcome = Ok(mechanism);
+                                outcome = Ok(candidate.mechanism());
                                 break;
                             }
                             Err(error) => {
@@ -290,17 +330,26 @@ impl Session {
                 .add(ring, EpollEvent::new(EpollFlags::EPOLLIN, cpu as u64))
                 .map_err(setup("epoll"))?;
         }
-        Ok(Self {
+        let mut session = Self {
             attached,
             hooks,
             rings,
             stacks: StackTraceMap::try_from(Map::StackTraceMap(stacks)).map_err(setup("stacks"))?,
             lost: PerCpuArray::try_from(Map::PerCpuArray(lost)).map_err(setup("loss counters"))?,
+            relieved: PerCpuArray::try_from(Map::PerCpuArray(relieved))
+                .map_err(setup("relief counters"))?,
             epoll,
             _maps: vec![tasks, inodes, seen],
             _outer: outer,
             run_counts: None,
-        })
+        };
+        for index in 0..session.attached.len() {
+            let before = session.balance(&session.attached[index]);
+            let made_up_before = session.relieved(session.attached[index].id).made_up;
+            let hook = &mut session.attached[index];
+            (hook.before, hook.made_up_before) = (before, made_up_before);
+        }
+        Ok(session)
     }
 
     /// Every row but stand-ins that were not called for, and how it was attached.
@@ -380,18 +429,54 @@ impl Session {
         self.attached
             .iter()
             .map(|hook| {
-                let Counters { runs, time, .. } = bpf::counters(&hook.program)?;
+                let mut sum = bpf::counters(&hook.first.fd)?;
+                if let Some(relief) = &hook.relief {
+                    // Its runs are the first's: only the time adds up.
+                    sum.time += bpf::counters(&relief.fd)?.time;
+                }
                 Ok(Runs {
                     hook: hook.id,
-                    count: runs,
-                    time,
+                    count: sum.runs,
+                    time: sum.time,
                 })
             })
             .collect()
     }
 
-    /// What was lost so far.
-    pub fn health(&self) -> Health {
+    /// Hits that the kernel skipped a hook's program for, less those that its relief saw. Where both are
+    /// between the two programs the balance is too high, or too low, for a moment.
+    fn balance(&self, hook: &Attached) -> i64 {
+        let Counters { missed, .. } = bpf::counters(&hook.first.fd).unwrap_or_default();
+        if hook.relief.is_none() {
+            return missed as i64;
+        }
+        let relieved = self.relieved(hook.id);
+        let strangers = relieved.strangers_second as i64 - relieved.strangers_first as i64;
+        missed as i64 - relieved.made_up as i64 - strangers
+    }
+
+    fn relieved(&self, hook: HookId) -> Relieved {
+        let mut sum = Relieved::default();
+        if let Ok(values) = self.relieved.get(&u32::from(hook.0), 0) {
+            for &[made_up, strangers_first, strangers_second] in values.iter() {
+                sum.made_up += made_up;
+                sum.strangers_first += strangers_first;
+                sum.strangers_second += strangers_second;
+            }
+        }
+        sum
+    }
+
+    /// Hits that reliefs took because the kernel had skipped a program.
+    pub fn made_up(&self) -> u64 {
+        let relieved = self.attached.iter().filter(|hook| hook.relief.is_some());
+        relieved
+            .map(|hook| self.relieved(hook.id).made_up - hook.made_up_before)
+            .sum()
+    }
+
+    /// What was lost since everything was attached.
+    pub fn health(&mut self) -> Health {
         let mut health = Health::default();
         for (slot, cause) in [
             (lost::RING, LossCause::Ring),
@@ -406,10 +491,21 @@ impl Session {
                 }
             }
         }
-        for hook in &self.attached {
-            let Counters { missed, .. } = bpf::counters(&hook.program).unwrap_or_default();
-            if missed > 0 {
-                health.missed.insert(hook.id, missed);
+        for index in 0..self.attached.len() {
+            let hook = &self.attached[index];
+            // Tasks between the two programs are elsewhere the next time.
+            let mut tries = 0;
+            let more = loop {
+                let more = self.balance(hook) - hook.before - hook.skipped as i64;
+                tries += 1;
+                if more <= 0 || hook.relief.is_none() || tries == BALANCE_TRIES {
+                    break more;
+                }
+            };
+            let hook = &mut self.attached[index];
+            hook.skipped += more.max(0) as u64;
+            if hook.skipped > 0 {
+                health.missed.insert(hook.id, hook.skipped);
             }
         }
         health
@@ -432,10 +528,10 @@ fn watched_bytes(bounds: &Watched) -> [u8; size_of::<Watched>()] {
 
 fn attach(
     candidate: &Candidate,
-    instantiate: &dyn Fn(Program) -> io::Result<super::object::Instance>,
+    instantiate: &dyn Fn(object::Program) -> io::Result<object::Instance>,
     license: &std::ffi::CStr,
     module_btf: &mut BTreeMap<String, OwnedFd>,
-) -> io::Result<(Mechanism, OwnedFd, OwnedFd, Link)> {
+) -> io::Result<Program> {
     match candidate {
         Candidate::Trampoline(function, side) => {
             let module = match &function.module {
@@ -447,7 +543,7 @@ fn attach(
                     module_btf.get(name).map(AsFd::as_fd)
                 }
             };
-            let instance = instantiate(Program::Trampoline)?;
+            let instance = instantiate(object::Program::Trampoline)?;
             let kind = Kind::Tracing {
                 side: *side,
                 id: function.id,
@@ -455,26 +551,24 @@ fn attach(
             };
             let program = bpf::load(kind, &instance.instructions, license, "faultline")?;
             let link = bpf::attach_tracing(&program)?;
-            Ok((
-                candidate.mechanism(),
-                program,
-                instance.constants,
-                Link::Fd { _link: link },
-            ))
+            Ok(Program {
+                fd: program,
+                _constants: instance.constants,
+                _link: Link::Fd { _link: link },
+            })
         }
         Candidate::Probe(name, side) => {
-            let instance = instantiate(Program::Probe)?;
+            let instance = instantiate(object::Program::Probe)?;
             let program = bpf::load(Kind::Probe, &instance.instructions, license, "faultline")?;
             let probe = bpf::attach_probe(&program, name, *side)?;
-            Ok((
-                candidate.mechanism(),
-                program,
-                instance.constants,
-                Link::Probe { _probe: probe },
-            ))
+            Ok(Program {
+                fd: program,
+                _constants: instance.constants,
+                _link: Link::Probe { _probe: probe },
+            })
         }
         Candidate::Tracepoint(name) => {
-            let instance = instantiate(Program::Tracepoint)?;
+            let instance = instantiate(object::Program::Tracepoint)?;
             let program = bpf::load(
                 Kind::Tracepoint,
                 &instance.instructions,
@@ -482,12 +576,11 @@ fn attach(
                 "faultline",
             )?;
             let link = bpf::attach_tracepoint(&program, Some(name))?;
-            Ok((
-                candidate.mechanism(),
-                program,
-                instance.constants,
-                Link::Fd { _link: link },
-            ))
+            Ok(Program {
+                fd: program,
+                _constants: instance.constants,
+                _link: Link::Fd { _link: link },
+            })
         }
     }
 }
