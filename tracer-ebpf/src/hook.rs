@@ -103,18 +103,15 @@ pub enum Turn {
 /// Hooks that may have a relief: their ids are below this.
 pub const RELIEVED_HOOKS: u32 = 256;
 
-/// What the two programs of one hook counted on one CPU; the value of the `RELIEVED` map, keyed by hook.
-/// The kernel skipped the first `made_up` times for tasks that it knows, and `strangers_second -
-/// strangers_first` times for tasks of which there was nothing to report.
+/// Hits that the kernel skipped a hook's first program for and that its relief saw, on one CPU; the value of
+/// the `RELIEVED` map, keyed by hook.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relieved {
-    /// Hits that the relief took.
+    /// The relief did what was to be done.
     pub made_up: u64,
-    /// Runs of the first for tasks that never entered an operation.
-    pub strangers_first: u64,
-    /// Runs of the relief for such tasks.
-    pub strangers_second: u64,
+    /// The task never entered an operation: there was nothing to report.
+    pub strangers: u64,
 }
 
 /// Report `inode.i_size`.

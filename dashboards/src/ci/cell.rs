@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tracer::judge::Verdict;
+use tracer::judge::{
+    Verdict,
+    annotations::{self, Version},
+};
 
 use crate::campaign::{self, TrialOutcome, Trouble, Workload};
 
@@ -194,9 +197,11 @@ impl Cell {
             page: None,
         };
         let mut verdict = None;
+        let mut version = None;
         if let Some(judged) = outcome.judged.first() {
             let report = &judged.report;
             verdict = Some(report.verdict);
+            version = Version::parse(&report.kernel);
             cell.reasons.extend(report.reasons.iter().cloned());
             cell.findings
                 .extend(report.findings.iter().map(|finding| Found {
@@ -225,6 +230,13 @@ impl Cell {
         for complaint in &outcome.trouble {
             let filesystem = workload.filesystem.module();
             match complaint.trouble {
+                Trouble::Splat
+                    if version.is_some_and(|version| {
+                        annotations::known_splat(&complaint.text, version).is_some()
+                    }) =>
+                {
+                    cell.annotated += 1;
+                }
                 Trouble::Splat => cell.findings.push(splat(filesystem, &complaint.text)),
                 // The run was judged, so it did not fail; but a clean verdict has no reasons.
                 Trouble::Starved => cell.reasons.push(complaint.text.clone()),
@@ -291,7 +303,8 @@ impl Cell {
 /// A complaint of the kernel; two are the same if they say the same but for numbers.
 fn splat(filesystem: &str, text: &str) -> Found {
     let mut target = String::new();
-    for word in text.split_whitespace() {
+    // How it came about may differ.
+    for word in text.lines().next().unwrap_or_default().split_whitespace() {
         // Addresses, processors, process ids, offsets.
         let place = word.split_once('+').map_or(word, |(symbol, _)| symbol);
         if !place.starts_with(|first: char| first.is_ascii_digit()) && !place.starts_with("0x") {

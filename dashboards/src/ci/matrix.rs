@@ -16,7 +16,7 @@ use crate::campaign::{Extent, Workload, runs_on};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Suite {
-    /// The operations that regress most, with DAX; a minute or two a filesystem
+    /// The operations that regress most; a minute or two a filesystem
     Smoke,
     /// Every scenario, with DAX and through the page cache, with shared extents and without journal
     Full,

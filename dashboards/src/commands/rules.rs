@@ -7,7 +7,7 @@ use serde::Serialize;
 use tracer::{
     hooks::FilesystemKind,
     judge::{
-        annotations::{ANNOTATIONS, Annotation, Version},
+        annotations::{ANNOTATIONS, SPLATS, Version},
         documented::{ORDERS, Order},
         duties::{Duties, Owed},
         operations::Operation,
@@ -54,14 +54,14 @@ fn yes(duty: bool, what: &'static str) -> &'static str {
     if duty { what } else { "-" }
 }
 
-fn kernels(known: &Annotation) -> String {
+fn kernels(from: Version, before: Option<Version>) -> String {
     let text = |Version(major, minor, patch): Version| match patch {
         0 => format!("{major}.{minor}"),
         _ => format!("{major}.{minor}.{patch}"),
     };
-    match known.before {
-        Some(before) => format!("from {}, before {}", text(known.from), text(before)),
-        None => format!("from {}", text(known.from)),
+    match before {
+        Some(before) => format!("from {}, before {}", text(from), text(before)),
+        None => format!("from {}", text(from)),
     }
 }
 
@@ -125,7 +125,18 @@ fn render() -> String {
             known.filesystem.name(),
             known.operation.name(),
             known.class.name(),
-            kernels(known)
+            kernels(known.from, known.before)
+        );
+        text::wrap(&mut out, "      ", known.argument);
+    }
+    out.push_str("\ncomplaints that stock kernels make of themselves, likewise\n");
+    for known in SPLATS {
+        let _ = writeln!(
+            out,
+            "  {}, called by {}, {}",
+            known.function,
+            known.caller,
+            kernels(known.from, known.before)
         );
         text::wrap(&mut out, "      ", known.argument);
     }
@@ -138,6 +149,7 @@ struct Printed {
     duties: Vec<PrintedDuties>,
     orders: Vec<PrintedOrder>,
     known: Vec<PrintedKnown>,
+    complaints: Vec<PrintedSplat>,
 }
 
 #[derive(Serialize)]
@@ -173,6 +185,14 @@ struct PrintedKnown {
     filesystem: &'static str,
     operation: Operation,
     lock: &'static str,
+    kernels: String,
+    argument: &'static str,
+}
+
+#[derive(Serialize)]
+struct PrintedSplat {
+    function: &'static str,
+    caller: &'static str,
     kernels: String,
     argument: &'static str,
 }
@@ -216,7 +236,16 @@ impl Printed {
                     filesystem: known.filesystem.name(),
                     operation: known.operation,
                     lock: known.class.name(),
-                    kernels: kernels(known),
+                    kernels: kernels(known.from, known.before),
+                    argument: known.argument,
+                })
+                .collect(),
+            complaints: SPLATS
+                .iter()
+                .map(|known| PrintedSplat {
+                    function: known.function,
+                    caller: known.caller,
+                    kernels: kernels(known.from, known.before),
                     argument: known.argument,
                 })
                 .collect(),

@@ -15,7 +15,7 @@ use aya_ebpf::{
         },
     },
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, StackTrace},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, StackTrace},
 };
 use tracer_ebpf::{
     event::lost,
@@ -51,6 +51,12 @@ pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::SLOTS, 0
 
 #[map]
 pub static RELIEVED: PerCpuArray<Relieved> = PerCpuArray::with_max_entries(RELIEVED_HOOKS, 0);
+
+/// Tasks without an entry of their own that may be between the two programs of a hook at once.
+pub const MAX_STRANGERS: u32 = 4096;
+
+#[map]
+pub static STRANGERS: Array<u64> = Array::with_max_entries(MAX_STRANGERS, 0);
 
 #[map]
 pub static WATCHED: HashMap<u32, Watched> = HashMap::with_max_entries(64, 0);

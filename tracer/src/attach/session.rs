@@ -155,7 +155,7 @@ pub struct Session {
     rings: Vec<RingBuf<MapData>>,
     stacks: StackTraceMap<MapData>,
     lost: PerCpuArray<MapData, u64>,
-    relieved: PerCpuArray<MapData, [u64; 3]>,
+    relieved: PerCpuArray<MapData, [u64; 2]>,
     epoll: Epoll,
     // Programs hold references; the descriptors are kept for symmetry with the rest.
     _maps: Vec<MapData>,
@@ -200,8 +200,9 @@ impl Session {
         let inner: Vec<_> = rings.iter().map(AsFd::as_fd).collect();
         let outer = bpf::create_array_of_maps(&inner).map_err(setup("per-CPU rings"))?;
         let pause = map("PAUSE")?;
-        let (relieved, tasks, inodes, seen, watched, lost, stacks) = (
+        let (relieved, strangers, tasks, inodes, seen, watched, lost, stacks) = (
             map("RELIEVED")?,
+            map("STRANGERS")?,
             map("TASKS")?,
             map("INODES")?,
             map("SEEN")?,
@@ -212,6 +213,7 @@ impl Session {
         let fds: Vec<(&str, RawFd)> = vec![
             ("RINGS", outer.as_raw_fd()),
             ("RELIEVED", relieved.fd().as_fd().as_raw_fd()),
+            ("STRANGERS", strangers.fd().as_fd().as_raw_fd()),
             ("TASKS", tasks.fd().as_fd().as_raw_fd()),
             ("INODES", inodes.fd().as_fd().as_raw_fd()),
             ("SEEN", seen.fd().as_fd().as_raw_fd()),
@@ -339,7 +341,7 @@ impl Session {
             relieved: PerCpuArray::try_from(Map::PerCpuArray(relieved))
                 .map_err(setup("relief counters"))?,
             epoll,
-            _maps: vec![tasks, inodes, seen],
+            _maps: vec![strangers, tasks, inodes, seen],
             _outer: outer,
             run_counts: None,
         };
@@ -443,25 +445,23 @@ impl Session {
             .collect()
     }
 
-    /// Hits that the kernel skipped a hook's program for, less those that its relief saw. Where both are
-    /// between the two programs the balance is too high, or too low, for a moment.
+    /// Hits that the kernel skipped a hook's program for, less those that its relief saw. Too high for a
+    /// moment while a task is between the two.
     fn balance(&self, hook: &Attached) -> i64 {
         let Counters { missed, .. } = bpf::counters(&hook.first.fd).unwrap_or_default();
         if hook.relief.is_none() {
             return missed as i64;
         }
         let relieved = self.relieved(hook.id);
-        let strangers = relieved.strangers_second as i64 - relieved.strangers_first as i64;
-        missed as i64 - relieved.made_up as i64 - strangers
+        missed as i64 - relieved.made_up as i64 - relieved.strangers as i64
     }
 
     fn relieved(&self, hook: HookId) -> Relieved {
         let mut sum = Relieved::default();
         if let Ok(values) = self.relieved.get(&u32::from(hook.0), 0) {
-            for &[made_up, strangers_first, strangers_second] in values.iter() {
+            for &[made_up, strangers] in values.iter() {
                 sum.made_up += made_up;
-                sum.strangers_first += strangers_first;
-                sum.strangers_second += strangers_second;
+                sum.strangers += strangers;
             }
         }
         sum

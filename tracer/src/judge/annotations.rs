@@ -236,9 +236,79 @@ pub fn find<'a>(table: &'a [Annotation], subject: Subject<'_>) -> Option<&'a Ann
     })
 }
 
+/// A complaint that a stock kernel makes of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownSplat {
+    /// The function that complains.
+    pub function: &'static str,
+    /// One that it was called by.
+    pub caller: &'static str,
+    /// The first kernel that was seen to.
+    pub from: Version,
+    /// The first later one that does not.
+    pub before: Option<Version>,
+    /// Why it is true, and known.
+    pub argument: &'static str,
+}
+
+/// Every known complaint.
+pub const SPLATS: &[KnownSplat] = &[
+    KnownSplat {
+        function: "dax_disassociate_entry",
+        caller: "dax_iomap_rw",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "A write(2) into a hole of a DAX file allocates, then fs/dax.c:dax_iomap_iter drops what \
+                   the page cache has there, under i_rwsem alone. A fault in between has mapped the new \
+                   block, and mm/truncate.c:invalidate_inode_pages2_range drops a file's DAX entries \
+                   before it unmaps them: the folio is still in use. XFS and ext4.",
+    },
+    KnownSplat {
+        function: "truncate_folio_batch_exceptionals",
+        caller: "xfs_swap_extents",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "The kernel's own word for the layouts that fs/xfs/xfs_bmap_util.c:xfs_swap_extents does \
+                   not break: it drops the page cache of both files without dax_break_layout, which \
+                   should have left no DAX entry.",
+    },
+];
+
+/// What is known of a complaint that says `called by`, its callers one after the other.
+pub fn known_splat(text: &str, kernel: Version) -> Option<&'static KnownSplat> {
+    let (message, callers) = text.split_once("called by ")?;
+    let names = |text: &str, function: &str| {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .any(|word| word == function)
+    };
+    SPLATS.iter().find(|known| {
+        names(message, known.function)
+            && names(callers, known.caller)
+            && known.from <= kernel
+            && known.before.is_none_or(|before| kernel < before)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_complaint_is_known_by_its_caller_too() {
+        let text = |callers: &str| {
+            format!(
+                "WARNING: fs/dax.c:452 at dax_disassociate_entry.isra.0+0x9c/0xc0, CPU#0{callers}"
+            )
+        };
+        let kernel = Version(7, 3, 4);
+        let write = "\n    called by __dax_invalidate_entry < dax_iomap_rw < xfs_file_dax_write";
+        let known = known_splat(&text(write), kernel).map(|known| known.caller);
+        assert_eq!(known, Some("dax_iomap_rw"));
+        assert!(known_splat(&text(write), Version(6, 12, 95)).is_none());
+        assert!(known_splat(&text(""), kernel).is_none());
+        let truncate = "\n    called by dax_delete_mapping_entry < xfs_setattr_size";
+        assert!(known_splat(&text(truncate), kernel).is_none());
+    }
 
     #[test]
     fn versions_are_read_from_either_name() {

@@ -109,18 +109,54 @@ pub fn part_of<'a>(console: &'a [u8], round: &str) -> &'a [u8] {
     &[]
 }
 
-/// The kernel's complaints in a console or kernel log, without time stamps, each once.
+/// Lines of a complaint, registers and all, before its call trace is given up.
+const COMPLAINT_LINES: usize = 60;
+/// Callers that are told.
+const CALLERS: usize = 6;
+
+/// The kernel's complaints in a console or kernel log, without time stamps, each once. Where the kernel
+/// printed how it got there, that is the second line: `called by`, innermost first.
 pub fn splats(text: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    text.lines()
-        .filter_map(|line| {
-            let clean = clean(line);
-            let message = message_of(&clean)?;
-            let hit = SPLAT_STARTS.iter().any(|start| message.starts_with(start))
-                || SPLAT_PIECES.iter().any(|piece| message.contains(piece));
-            let message = without_build_place(message);
-            (hit && seen.insert(message.clone())).then_some(message)
-        })
+    let lines: Vec<String> = text.lines().map(clean).collect();
+    let complaint = |line: &str| {
+        let message = message_of(line)?;
+        let hit = SPLAT_STARTS.iter().any(|start| message.starts_with(start))
+            || SPLAT_PIECES.iter().any(|piece| message.contains(piece));
+        hit.then(|| without_build_place(message))
+    };
+    let mut splats = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(mut splat) = complaint(line).filter(|message| seen.insert(message.clone())) else {
+            continue;
+        };
+        let rest = lines[at + 1..]
+            .iter()
+            .take_while(|line| complaint(line).is_none());
+        let callers = callers(
+            rest.take(COMPLAINT_LINES)
+                .filter_map(|line| message_of(line)),
+        );
+        if !callers.is_empty() {
+            splat.push_str("\n    called by ");
+            splat.push_str(&callers.join(" < "));
+        }
+        splats.push(splat);
+    }
+    splats
+}
+
+/// The innermost functions of the first call trace: neither guesses of the unwinder (`?`) nor eBPF's own.
+fn callers<'t>(messages: impl Iterator<Item = &'t str>) -> Vec<&'t str> {
+    messages
+        .skip_while(|message| !message.starts_with("Call Trace:"))
+        .skip(1)
+        .map(str::trim_start)
+        .skip_while(|message| *message == "<TASK>")
+        .take_while(|message| *message != "</TASK>")
+        .filter_map(|message| message.split_once("+0x").map(|(symbol, _)| symbol))
+        .filter(|symbol| !symbol.starts_with('?') && !symbol.contains("bpf_"))
+        .take(CALLERS)
         .collect()
 }
 
@@ -221,6 +257,32 @@ WARNING: mkfs: this comes from a program
         for (splat, start) in splats.iter().zip(starts) {
             assert!(splat.starts_with(start), "{splat}");
         }
+    }
+
+    #[test]
+    fn a_complaint_says_how_it_came_about() {
+        let console = "\
+<4>[   22.282835] WARNING: fs/dax.c:452 at dax_disassociate_entry.isra.0+0x9c/0xc0, CPU#0: actor-0/116
+<4>[   22.283359] Modules linked in: xfs
+<4>[   22.285865] RIP: 0010:dax_disassociate_entry.isra.0+0x9c/0xc0
+<4>[   22.287651] Call Trace:
+<4>[   22.287770]  <TASK>
+<4>[   22.287898]  __dax_invalidate_entry+0x92/0x1d0
+<4>[   22.288175]  bpf_trampoline_6442543010+0xcb/0x1b3
+<4>[   22.288401]  ? __xfs_trans_commit+0x10f/0x3c0 [xfs]
+<4>[   22.288501]  xfs_file_dax_write+0x10f/0x3c0 [xfs]
+<4>[   22.288601]  </TASK>
+<4>[   22.288701]  not_of_it+0x10f/0x3c0 [xfs]
+[   50.000000] XFS (pmem0): Internal error ltbno + ltlen > bno at line 1940
+";
+        assert_eq!(
+            splats(console),
+            [
+                "WARNING: fs/dax.c:452 at dax_disassociate_entry.isra.0+0x9c/0xc0, CPU#0: actor-0/116\n    \
+                 called by __dax_invalidate_entry < xfs_file_dax_write",
+                "XFS (pmem0): Internal error ltbno + ltlen > bno at line 1940",
+            ]
+        );
     }
 
     #[test]
