@@ -17,6 +17,8 @@ use tracer::{
     judge::{Verdict, rules::Kind},
     trace::Trace,
 };
+use workloads::lab::{CommandJob, RoundSpec, Vm, VmSpec};
+
 use vm_site::{BINARY, SERIES, alone, on_site, run_broken};
 
 /// Enough of them for a million events: each opens a window, into which hundreds of events fall.
@@ -59,6 +61,43 @@ fn a_stock_kernel_is_clean_and_the_run_was_worth_it() {
         events += report.events;
     }
     assert!(events >= 1_000_000, "{events} events prove too little");
+}
+
+/// Where tasks lose the CPU inside programs, which the kernel then skips for others, their reliefs take the
+/// hits; time slices are as short as they get, so that this happens all the time.
+#[test]
+fn on_a_kernel_that_preempts_skipped_programs_are_made_up_for() {
+    const SCRIPT: &str = "\
+        grep -q '(full)' /sys/kernel/debug/sched/preempt && \
+        echo 1000000 > /sys/kernel/debug/sched/base_slice_ns && \
+        faultline record -o /result/run.flt --mount /mnt/xfs -- \
+        faultline work punch-vs-fault /mnt/xfs --time 15s";
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let outcome = on_site(directory.path(), |site, say| {
+        let mut round = RoundSpec::new("round");
+        round.commands = vec![CommandJob::new("command", &["sh", "-c", SCRIPT])];
+        let mut spec = VmSpec::new(site.kernel, site.binary, vec![round]);
+        spec.kernel_arguments.push("preempt=full".to_owned());
+        spec.result_dir = Some(directory.path().to_owned());
+        Vm::run(site.cache, &spec, say).unwrap()
+    });
+    let said = fs::read_to_string(directory.path().join("command.stderr")).unwrap();
+    assert!(outcome.succeeded(), "{said}\n{}", outcome.console_tail(30));
+    let made_up: u64 = said
+        .split_once(" more skipped by the kernel")
+        .and_then(|(before, _)| before.rsplit('(').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no program was skipped: {said}"));
+    let trace = Trace::open(directory.path().join("run.flt")).unwrap();
+    let report = analyze(&trace);
+    eprintln!("{said}\n{}", tracer::judge::text::render(&report));
+    assert!(made_up >= 100, "{made_up} prove too little");
+    // Now and then both are skipped: that is told, and is all that is missing.
+    let told: u64 = trace.losses().iter().map(|loss| loss.count).sum();
+    assert_eq!(report.lost, told);
+    assert!(told <= made_up / 10, "{told} lost, {made_up} made up for");
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert!(report.totals.installs > 1000, "{:?}", report.totals);
 }
 
 /// One broken module for each kind that a few seconds suffice for, all in one boot.

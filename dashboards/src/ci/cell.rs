@@ -240,6 +240,9 @@ impl Cell {
                 Trouble::Splat => cell.findings.push(splat(filesystem, &complaint.text)),
                 // The run was judged, so it did not fail; but a clean verdict has no reasons.
                 Trouble::Starved => cell.reasons.push(complaint.text.clone()),
+                // Said better by what joined it to its operation.
+                Trouble::WrongData
+                    if cell.findings.iter().any(|found| found.kind == "corruption") => {}
                 Trouble::WrongData => {
                     cell.findings
                         .push(Found::plain("corruption", filesystem, "", &complaint.text))
@@ -346,7 +349,7 @@ mod tests {
         );
         let two = splat(
             "xfs",
-            "WARNING: CPU: 0 PID: 120 at fs/dax.c:460 dax_disassociate_entry+0x7b/0xc0",
+            "WARNING: CPU: 0 PID: 120 at fs/dax.c:460 dax_disassociate_entry+0x7b/0xc0\n    called by f < g",
         );
         assert_eq!(one.key(), two.key());
         let other = splat(

@@ -10,7 +10,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use aya_obj::generated::{bpf_attr, bpf_btf_info, bpf_insn, bpf_prog_info};
+use aya_obj::generated::{bpf_attr, bpf_btf_info, bpf_insn, bpf_link_info, bpf_prog_info};
 
 use crate::hooks::Side;
 
@@ -214,9 +214,27 @@ pub fn attach_tracepoint(program: &OwnedFd, name: Option<&str>) -> io::Result<Ow
 /// An attached kprobe: closing either descriptor detaches it.
 pub struct Probe {
     /// The link, which holds the program.
-    pub _link: OwnedFd,
+    link: OwnedFd,
     /// The perf event, which holds the probe.
-    pub _event: OwnedFd,
+    _event: OwnedFd,
+}
+
+impl Probe {
+    /// Hits that the probe itself was skipped for: inside another's, or, at a return, because every
+    /// instance was in use (10, or twice the CPUs; kernel/kprobes.c). Kernels before 6.7 do not tell: 0.
+    pub fn missed(&self) -> io::Result<u64> {
+        // SAFETY: plain integers.
+        let mut info: bpf_link_info = unsafe { zeroed() };
+        object_info(&self.link, &raw mut info)?;
+        // SAFETY: the variant of a link to a kprobe, which this is; zeroes where the kernel knows none.
+        Ok(unsafe {
+            info.__bindgen_anon_1
+                .perf_event
+                .__bindgen_anon_1
+                .kprobe
+                .missed
+        })
+    }
 }
 
 /// Attaches to a function through the kprobe PMU.
@@ -259,7 +277,7 @@ pub fn attach_probe(program: &OwnedFd, function: &str, side: Side) -> io::Result
     params.attach_type = ATTACH_PERF_EVENT;
     let link = call(LINK_CREATE, &mut create).map(owned)?;
     Ok(Probe {
-        _link: link,
+        link,
         _event: event,
     })
 }

@@ -140,12 +140,24 @@ struct Program {
     fd: OwnedFd,
     // Held only to be closed.
     _constants: OwnedFd,
-    _link: Link,
+    link: Link,
 }
 
 enum Link {
     Fd { _link: OwnedFd },
-    Probe { _probe: Probe },
+    Probe { probe: Probe },
+}
+
+impl Program {
+    /// Hits that it was skipped for.
+    fn missed(&self) -> u64 {
+        let Counters { missed, .. } = bpf::counters(&self.fd).unwrap_or_default();
+        let probe = match &self.link {
+            Link::Fd { .. } => 0,
+            Link::Probe { probe } => probe.missed().unwrap_or_default(),
+        };
+        missed + probe
+    }
 }
 
 /// Attached programs and their maps; dropping it detaches everything.
@@ -448,7 +460,7 @@ impl Session {
     /// Hits that the kernel skipped a hook's program for, less those that its relief saw. Too high for a
     /// moment while a task is between the two.
     fn balance(&self, hook: &Attached) -> i64 {
-        let Counters { missed, .. } = bpf::counters(&hook.first.fd).unwrap_or_default();
+        let missed = hook.first.missed();
         if hook.relief.is_none() {
             return missed as i64;
         }
@@ -554,7 +566,7 @@ fn attach(
             Ok(Program {
                 fd: program,
                 _constants: instance.constants,
-                _link: Link::Fd { _link: link },
+                link: Link::Fd { _link: link },
             })
         }
         Candidate::Probe(name, side) => {
@@ -564,7 +576,7 @@ fn attach(
             Ok(Program {
                 fd: program,
                 _constants: instance.constants,
-                _link: Link::Probe { _probe: probe },
+                link: Link::Probe { probe },
             })
         }
         Candidate::Tracepoint(name) => {
@@ -579,7 +591,7 @@ fn attach(
             Ok(Program {
                 fd: program,
                 _constants: instance.constants,
-                _link: Link::Fd { _link: link },
+                link: Link::Fd { _link: link },
             })
         }
     }
