@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Times that a hook's balance is asked for before it is believed.
-const BALANCE_TRIES: u32 = 4;
+const BALANCE_TRIES: u32 = 32;
 
 /// Why nothing could be attached.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +127,7 @@ struct Attached {
     id: HookId,
     first: Program,
     relief: Option<Program>,
-    /// [`Session::balance`] when everything was attached.
+    /// What [`Session::balance`] would be without loss.
     before: i64,
     /// [`Relieved::made_up`] then: while it is attached, the relief is alone.
     made_up_before: u64,
@@ -358,7 +358,7 @@ impl Session {
             run_counts: None,
         };
         for index in 0..session.attached.len() {
-            let before = session.balance(&session.attached[index]);
+            let before = session.balance(&session.attached[index], i64::MIN);
             let made_up_before = session.relieved(session.attached[index].id).made_up;
             let hook = &mut session.attached[index];
             (hook.before, hook.made_up_before) = (before, made_up_before);
@@ -457,15 +457,27 @@ impl Session {
             .collect()
     }
 
-    /// Hits that the kernel skipped a hook's program for, less those that its relief saw. Too high for a
-    /// moment while a task is between the two.
-    fn balance(&self, hook: &Attached) -> i64 {
-        let missed = hook.first.missed();
+    /// Hits that the kernel skipped a hook's program for, less those that its relief saw; as much more than
+    /// `expected` as it is sure to be. It is too high for a moment while a task is between the two programs.
+    fn balance(&self, hook: &Attached, expected: i64) -> i64 {
+        let mut missed = hook.first.missed() as i64;
         if hook.relief.is_none() {
-            return missed as i64;
+            return missed;
         }
-        let relieved = self.relieved(hook.id);
-        missed as i64 - relieved.made_up as i64 - relieved.strangers as i64
+        let mut sure = None;
+        let mut last = missed;
+        for _ in 0..BALANCE_TRIES {
+            let relieved = self.relieved(hook.id);
+            let missed_before = std::mem::replace(&mut missed, hook.first.missed() as i64);
+            last = missed - relieved.made_up as i64 - relieved.strangers as i64;
+            if missed == missed_before {
+                sure = Some(sure.map_or(last, |sure: i64| sure.min(last)));
+            }
+            if sure.is_some_and(|sure| sure <= expected) {
+                break;
+            }
+        }
+        sure.unwrap_or(last)
     }
 
     fn relieved(&self, hook: HookId) -> Relieved {
@@ -505,17 +517,15 @@ impl Session {
         }
         for index in 0..self.attached.len() {
             let hook = &self.attached[index];
-            // Tasks between the two programs are elsewhere the next time.
-            let mut tries = 0;
-            let more = loop {
-                let more = self.balance(hook) - hook.before - hook.skipped as i64;
-                tries += 1;
-                if more <= 0 || hook.relief.is_none() || tries == BALANCE_TRIES {
-                    break more;
-                }
-            };
+            let expected = hook.before + hook.skipped as i64;
+            let more = self.balance(hook, expected) - expected;
             let hook = &mut self.attached[index];
-            hook.skipped += more.max(0) as u64;
+            if more < 0 {
+                // Whoever was inside the function when the first was attached returns past the relief alone.
+                hook.before += more;
+            } else {
+                hook.skipped += more as u64;
+            }
             if hook.skipped > 0 {
                 health.missed.insert(hook.id, hook.skipped);
             }

@@ -272,6 +272,22 @@ pub const SPLATS: &[KnownSplat] = &[
                    not break: it drops the page cache of both files without dax_break_layout, which \
                    should have left no DAX entry.",
     },
+    KnownSplat {
+        function: "truncate_folio_batch_exceptionals",
+        caller: "xfs_exchrange_prep",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "The same of XFS_IOC_EXCHANGE_RANGE where only one of the files uses DAX: \
+                   fs/xfs/xfs_inode.c:xfs_ilock2_io_mmap breaks layouts if both do, and \
+                   fs/xfs/xfs_exchrange.c:xfs_exchrange_prep drops the page cache of either.",
+    },
+    KnownSplat {
+        function: "dax_disassociate_entry",
+        caller: "xfs_exchrange_prep",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "What follows from it: the block that is about to become the other file's is in use.",
+    },
 ];
 
 /// What is known of a complaint that says `called by`, its callers one after the other.

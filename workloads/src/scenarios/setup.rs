@@ -36,6 +36,9 @@ pub fn solo(act: impl FnMut(&mut Run) -> Result<(), Error> + Send + 'static) -> 
     vec![Box::new(act)]
 }
 
+/// How the fault threads after the first map a file, in turn.
+const BESIDE: [Kind; 3] = [Kind::Sync, Kind::Populated, Kind::Shared];
+
 /// A scenario being set up.
 pub struct Setup {
     scene: Arc<Scene>,
@@ -202,11 +205,12 @@ impl Setup {
         prepare(&made.0);
         let rng = &mut self.rng;
         let threads = self.scene.options.threads;
-        // One kind for each fault thread, from the seed; plain for the actors.
+        // Plain for the actors and the first fault thread. The others share the rest among them, whatever the
+        // seed: a synchronous fault has a path of its own in each filesystem, which no run may leave out.
         let kinds: Vec<Kind> = (0..threads + self.scene.actors)
-            .map(|n| match rng.below(4) {
-                0 if n > 0 && n < threads => Kind::Sync,
-                1 if n > 0 && n < threads => Kind::Populated,
+            .map(|n| match n {
+                0 => Kind::Shared,
+                n if n < threads => BESIDE[(n + usize::from(id.0) - 2) % BESIDE.len()],
                 _ => Kind::Shared,
             })
             .collect();
