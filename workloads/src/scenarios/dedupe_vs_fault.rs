@@ -7,7 +7,8 @@ use super::faulter::Habit;
 use super::kernel;
 use super::pages::PageRange;
 use super::run::Run;
-use super::setup::{Cast, Setup, solo};
+use super::setup::{Cast, Setup, duo};
+use super::swap_vs_fault::either_way;
 use super::target::Target;
 use super::{Needs, Scenario};
 use std::os::unix::fs::FileExt;
@@ -20,31 +21,32 @@ pub const SCENARIO: Scenario = Scenario {
 };
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
-    let (one, two) = setup.pair(Habit {
+    let pair = setup.pair(Habit {
         stores: 1,
         ..Habit::default()
     })?;
-    Ok(solo(move |run| {
-        let range = run.aim(&one);
+    Ok(duo(move |run| {
+        let (one, two) = either_way(run, &pair);
+        let range = run.aim(one);
         two.hot.publish(range);
-        let Some(held) = run.exclude_both((&one, range), (&two, range)) else {
+        let Some(held) = run.exclude_both((one, range), (two, range)) else {
             return Ok(());
         };
-        if !run.rewrite(&one, &held.0)? {
+        if !run.rewrite(one, &held.0)? {
             return Ok(());
         }
         let words = run.written();
         let range = PageRange::new(range.first(), words.len() as u32);
-        let written = run.put(&two, &held.1, &words, Operation::Write, |data, offset| {
+        let written = run.put(two, &held.1, &words, Operation::Write, |data, offset| {
             two.file.write_all_at(data, offset)
         })?;
         // Half of the time threads may store meanwhile: then the kernel finds the blocks different,
         // or shares them and copies for the store.
         let held = (written && run.rng().one_in(2)).then_some(held);
-        dedupe(run, &one, &two, range)?;
+        dedupe(run, one, two, range)?;
         if held.is_some() {
-            run.expect(&one, range, super::run::Expect::Words(&words))?;
-            run.expect(&two, range, super::run::Expect::Words(&words))?;
+            run.expect(one, range, super::run::Expect::Words(&words))?;
+            run.expect(two, range, super::run::Expect::Words(&words))?;
         }
         Ok(())
     }))

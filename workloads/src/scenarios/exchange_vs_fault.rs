@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::faulter::Habit;
-use super::setup::{Cast, Setup, solo};
+use super::setup::{Cast, Setup, duo};
 use super::swap_vs_fault::exchange_round;
 use super::{Needs, Scenario};
 
@@ -15,5 +15,5 @@ pub const SCENARIO: Scenario = Scenario {
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let pair = setup.pair(Habit::default())?;
-    Ok(solo(move |run| exchange_round(run, &pair)))
+    Ok(duo(move |run| exchange_round(run, &pair)))
 }

@@ -36,6 +36,12 @@ pub fn solo(act: impl FnMut(&mut Run) -> Result<(), Error> + Send + 'static) -> 
     vec![Box::new(act)]
 }
 
+/// The cast of a scenario in which two actors do the same: an order of locks that only the arguments decide
+/// is a deadlock between two.
+pub fn duo(act: impl FnMut(&mut Run) -> Result<(), Error> + Send + Clone + 'static) -> Cast {
+    vec![Box::new(act.clone()), Box::new(act)]
+}
+
 /// How the fault threads after the first map a file, in turn.
 const BESIDE: [Kind; 3] = [Kind::Sync, Kind::Populated, Kind::Shared];
 

@@ -10,7 +10,7 @@ use super::faulter::Habit;
 use super::kernel;
 use super::pages::PageRange;
 use super::run::Run;
-use super::setup::{Cast, Setup, solo};
+use super::setup::{Cast, Setup, duo};
 use super::target::Target;
 use super::{Needs, Scenario};
 
@@ -23,7 +23,7 @@ pub const SCENARIO: Scenario = Scenario {
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let pair = setup.pair(Habit::default())?;
-    Ok(solo(move |run| {
+    Ok(duo(move |run| {
         let (target, other) = either_way(run, &pair);
         run.aim(target);
         run.aim(other);
