@@ -4,7 +4,7 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Entry, Install},
+    hooks::{Entry, Install, Mode},
     judge::{Judge, Verdict},
     trace::meta::{Footer, Loss, LossCause},
     units::{HookId, Nanos},
@@ -127,6 +127,31 @@ fn an_address_stands_for_a_file_only_from_its_record_on() {
         .map(|f| (f.inode.0, f.path.as_str()))
         .collect();
     assert_eq!(files, [(131, "/mnt/xfs/a"), (777, "/mnt/ext4/other")]);
+}
+
+/// ext4's swap-boot gives both files new generations, whatever faults are under way.
+#[test]
+fn a_file_of_a_new_generation_stays_the_same_for_what_is_open() {
+    let mut recorder = Recorder::new();
+    recorder.run(1, vec![enter(Entry::Fault, A).a(4).c(1)]);
+    let mut again = file(A, 131, XFS, true, "a");
+    again.generation = 2;
+    again.since = Nanos(recorder.time + 1);
+    recorder.judge().inode(&again);
+    recorder.run(
+        1,
+        vec![
+            enter(Entry::Fault, A).a(4).c(1),
+            acquire(A, InvalidateLock, Mode::Shared),
+            install(A, Install::PteWrite),
+            release(A, InvalidateLock, Mode::Shared),
+            leave(Entry::Fault, A).a(NOPAGE),
+            leave(Entry::Fault, A).a(NOPAGE),
+        ],
+    );
+    let report = recorder.finish();
+    assert_eq!((report.unjudged, report.totals.installs), (0, 1));
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
 }
 
 #[test]

@@ -251,8 +251,23 @@ pub struct KnownSplat {
     pub argument: &'static str,
 }
 
+const SHARED_ON_DAX: KnownSplat = KnownSplat {
+    function: "dax_insert_entry",
+    caller: "dax_fault_iter",
+    from: Version(6, 1, 0),
+    before: Some(Version(6, 2, 0)),
+    argument: "A fault maps a shared block of a DAX file, which another file has mapped already: \
+               fs/dax.c:dax_associate_entry of 6.1 takes a page for one file's, unless the fault is to copy it.",
+};
+
 /// Every known complaint.
 pub const SPLATS: &[KnownSplat] = &[
+    SHARED_ON_DAX,
+    KnownSplat {
+        function: "dax_disassociate_entry",
+        caller: "dax_insert_entry",
+        ..SHARED_ON_DAX
+    },
     KnownSplat {
         function: "dax_disassociate_entry",
         caller: "dax_iomap_rw",

@@ -358,7 +358,10 @@ impl Engine {
         if usize::from(head.depth) != task.scopes.len() + 1 {
             return self.lose(task, Unknown::Gap);
         }
-        let known = self.files.at(event.inode, now);
+        // A file's generation may change meanwhile (ext4's swap-boot): for what is open it stays the same.
+        let known = task
+            .concerned(event.inode)
+            .or_else(|| self.files.at(event.inode, now));
         let Some(inode) = known.filter(|&inode| self.files.get(inode).filesystem.is_some()) else {
             return self.lose(task, Unknown::Inode);
         };
