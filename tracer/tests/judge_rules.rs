@@ -588,6 +588,19 @@ fn remap_of_demoted() -> Vec<Step> {
     ]
 }
 
+#[test]
+fn the_source_of_a_remap_is_locked_too() {
+    let source = without(remap_of_demoted(), |step| is_lock(step, A, InvalidateLock));
+    assert_eq!(
+        judged(source.clone()),
+        ["partial-lock predicted FICLONERANGE"]
+    );
+    // Told once: the destination's lock is the first that is missing.
+    let neither = without(source, |step| is_lock(step, B, InvalidateLock));
+    assert_eq!(judged(neither), ["op-unprotected predicted FICLONERANGE"]);
+    assert_eq!(judged(remap_of_demoted()), [""; 0]);
+}
+
 fn beside_remap(before: usize, fault: Vec<Step>) -> Vec<String> {
     let steps = remap_of_demoted();
     let mut recorder = Recorder::new();

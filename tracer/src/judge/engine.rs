@@ -1142,7 +1142,7 @@ impl Engine {
             return;
         }
         self.files.get_mut(inode).changed_by = Some(change.operation);
-        self.remapped(task.id, &task.locks, change, event);
+        self.remapped(task.id, &task.locks, change, span, event);
         let duties = change.operation.duties();
         if !duties.exclusion {
             self.owed(task.id, &task.locks, change, span, under_extent_lock, event);
@@ -1753,7 +1753,7 @@ fn rwsem_cycled(task: &mut Task, inode: InodeIndex) {
     }
 }
 
-fn other_inode_locked(change: &ChangeScope, locks: &LockSet, address: u64) -> bool {
+pub(super) fn other_inode_locked(change: &ChangeScope, locks: &LockSet, address: u64) -> bool {
     change.iter().any(|subject| {
         subject.address != address
             && locks

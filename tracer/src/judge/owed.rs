@@ -9,7 +9,7 @@ use tracer_ebpf::{
 use crate::{
     hooks::{Effect, Entry, FILESYSTEMS, FilesystemKind, Fresh, LockClass, Mode, Span},
     judge::{
-        engine::{Engine, found},
+        engine::{Engine, found, other_inode_locked},
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
         inode::InodeIndex,
         lockset::{Hold, LockSet},
@@ -273,14 +273,16 @@ impl Engine {
         }
     }
 
-    /// Blocks become shared: nobody may have made pages of their source writable since its exclusion
-    /// lock was demoted (fs/xfs/xfs_reflink.c:xfs_reflink_remap_prep sets XFS_IREMAPPING before, for
-    /// which fs/xfs/xfs_file.c:xfs_write_fault takes the lock exclusively).
+    /// Blocks become shared: their source is locked too (fs/xfs/xfs_inode.c:xfs_ilock2_io_mmap), and nobody
+    /// may have made pages of it writable since its exclusion lock was demoted
+    /// (fs/xfs/xfs_reflink.c:xfs_reflink_remap_prep sets XFS_IREMAPPING before, for which
+    /// fs/xfs/xfs_file.c:xfs_write_fault takes the lock exclusively).
     pub(super) fn remapped(
         &mut self,
         task: TaskId,
         locks: &LockSet,
         change: &mut ChangeScope,
+        span: Span,
         event: &Event,
     ) {
         if !matches!(change.operation, Operation::Reflink | Operation::Dedupe) {
@@ -291,6 +293,11 @@ impl Engine {
         };
         let (address, inode) = (source.address, source.inode);
         let Some(hold) = locks.find(inode, LockClass::InvalidateLock) else {
+            if other_inode_locked(change, locks, address) {
+                let bits = self.files.get(inode).meta.block_bits;
+                let range = span.bytes(event.a, event.b, bits);
+                self.source_exposed((task, locks), change, (address, range), None, event);
+            }
             return;
         };
         if hold.mode != Mode::Shared {
@@ -305,27 +312,33 @@ impl Engine {
                     .lock
                     .is_some_and(|(mode, since)| mode == Mode::Shared && since.0 > demoted)
         };
-        let file = self.files.get(inode);
-        let Some(filesystem) = file.filesystem else {
-            return;
-        };
-        if let Some(writer) = file.installs.iter().find(beside).cloned() {
-            self.written_meanwhile((task, locks), change, filesystem, (address, writer), event);
+        let writer = self.files.get(inode).installs.iter().find(beside).cloned();
+        if let Some(writer) = writer {
+            let where_to = (address, writer.range);
+            self.source_exposed((task, locks), change, where_to, Some(writer), event);
         }
     }
 
+    /// Blocks of a file were shared that write faults were not kept from; `writer` did come.
     #[cold]
-    fn written_meanwhile(
+    fn source_exposed(
         &mut self,
         (task, locks): (TaskId, &LockSet),
         change: &mut ChangeScope,
-        filesystem: FilesystemKind,
-        (address, writer): (u64, Installed),
+        (address, range): (u64, ByteRange),
+        writer: Option<Installed>,
         event: &Event,
     ) {
-        let (kind, class) = (Kind::WrongMode, LockClass::InvalidateLock);
+        let (kind, observed) = match writer {
+            Some(_) => (Kind::WrongMode, Observed::SharedWithWriter),
+            None => (Kind::PartialLock, Observed::SourceUnheld),
+        };
+        let class = LockClass::InvalidateLock;
         let (id, operation, entered) = (change.id, change.operation, change.entered);
         let Some(source) = change.subject_mut(address) else {
+            return;
+        };
+        let Some(filesystem) = self.files.get(source.inode).filesystem else {
             return;
         };
         if source.reported.iter().any(|said| said.kind == kind) {
@@ -337,7 +350,7 @@ impl Engine {
             filesystem,
             operation,
             class,
-            observed: Observed::SharedWithWriter,
+            observed,
             hook: HookId(event.head.hook),
         };
         let witness = Witness {
@@ -346,7 +359,7 @@ impl Engine {
             time,
             act: Act::Change,
             inode: source.inode,
-            range: writer.range,
+            range,
             size: u64::MAX,
             locks: LockSeen::all(task, locks, time),
             actor: Party {
@@ -354,7 +367,7 @@ impl Engine {
                 role: Role::Actor(operation),
                 stack: stack_id(event.head.stack),
             },
-            other: Some(Party {
+            other: writer.as_ref().map(|writer| Party {
                 task: writer.task,
                 role: Role::Overlapped(writer.operation),
                 stack: writer.stack,
@@ -368,7 +381,9 @@ impl Engine {
             finding,
         });
         self.facts.tell(|| found(finding, &witness));
-        self.findings.raise(finding, Strength::Observed);
+        if writer.is_some() {
+            self.findings.raise(finding, Strength::Observed);
+        }
     }
 
     /// Remembers a size that fell without the exclusion lock, until it is taken or the operation ends.

@@ -285,6 +285,8 @@ pub enum Observed {
     SharedWithWriter,
     /// Not held, but another inode's is.
     OtherInode,
+    /// Not held on the file that blocks are taken from, but on the one that they go to.
+    SourceUnheld,
     /// Held now, not at the invalidation before.
     TakenAfterInvalidation,
     /// Held before, not now.
@@ -343,6 +345,7 @@ impl Observed {
             Self::Shared => "SHARED".to_owned(),
             Self::SharedWithWriter => "SHARED, by a write fault on its source too".to_owned(),
             Self::OtherInode => "EXCL on the other inode only".to_owned(),
+            Self::SourceUnheld => "none on the source, held on the destination".to_owned(),
             Self::TakenAfterInvalidation => "taken after the invalidation".to_owned(),
             Self::DroppedBefore => "released before the act".to_owned(),
             Self::Retaken => "released and retaken after the invalidation".to_owned(),

@@ -84,6 +84,14 @@ impl Facts<'_> {
                 self.span()
             );
         }
+        if self.key.observed == Observed::SourceUnheld {
+            return format!(
+                "shared blocks of inode {inode} without its {lock}, holding only the destination's; a write \
+                 fault may make {} of it writable in place, and a store reach a block that both files own \
+                 by then",
+                self.span()
+            );
+        }
         let did = match self.act {
             Act::SizeLowered { from, to } => {
                 format!(
