@@ -1167,3 +1167,41 @@ fn the_search_for_cycles_is_small_against_the_reading() {
     let search = begun.elapsed();
     assert!(search < 2 * reading, "{search:?} after {reading:?}");
 }
+
+/// Punches a hole in A, and finds a page in use.
+fn punch_that_sleeps() -> Vec<Step> {
+    vec![
+        enter(Entry::Fallocate, A).a(64 * KIB).b(64 * KIB).c(PUNCH),
+        acquire(A, IRwsem, Mode::Excl),
+        acquire(A, InvalidateLock, Mode::Excl),
+        scan(A, frame(A, 4)),
+        release(A, InvalidateLock, Mode::Excl),
+    ]
+}
+
+#[test]
+fn a_page_that_is_mapped_again_while_an_operation_sleeps_for_it() {
+    let mapped = |page: u64, by: u32, again: bool| {
+        let mut recorder = Recorder::new();
+        recorder.run(1, punch_that_sleeps());
+        if again {
+            recorder.run(
+                1,
+                vec![
+                    acquire(A, InvalidateLock, Mode::Excl),
+                    scan(A, 0),
+                    release(A, InvalidateLock, Mode::Excl),
+                ],
+            );
+        }
+        recorder.run(by, fault(A, page, Install::PteRead));
+        found(&recorder.finish())
+    };
+    assert_eq!(
+        mapped(4, 2, false),
+        ["wait-remapped observed fallocate/PUNCH_HOLE"]
+    );
+    // Another page, or one that it no longer sleeps for.
+    assert_eq!(mapped(5, 2, false), [""; 0]);
+    assert_eq!(mapped(4, 2, true), [""; 0]);
+}

@@ -123,7 +123,7 @@ fn render() -> String {
             "  {}, {} {}, {}, {}",
             known.kind.name(),
             known.filesystem.name(),
-            known.operation.name(),
+            known.operation.map_or("any", Operation::name),
             known.class.name(),
             kernels(known.from, known.before)
         );
@@ -183,7 +183,7 @@ struct PrintedOrder {
 struct PrintedKnown {
     kind: &'static str,
     filesystem: &'static str,
-    operation: Operation,
+    operation: Option<Operation>,
     lock: &'static str,
     kernels: String,
     argument: &'static str,

@@ -44,8 +44,8 @@ pub struct Annotation {
     pub kind: Kind,
     /// Where.
     pub filesystem: FilesystemKind,
-    /// In what.
-    pub operation: Operation,
+    /// In what; in anything if none.
+    pub operation: Option<Operation>,
     /// About which lock.
     pub class: LockClass,
     /// The hook that sees it; any if none.
@@ -63,7 +63,7 @@ pub struct Annotation {
 const COW_MAPPING: Annotation = Annotation {
     kind: Kind::StaleAfterRelock,
     filesystem: FilesystemKind::Xfs,
-    operation: Operation::DirectWrite,
+    operation: Some(Operation::DirectWrite),
     class: LockClass::Ilock,
     target: Some("xfs_reflink_allocate_cow"),
     how: None,
@@ -77,12 +77,33 @@ const COW_MAPPING: Annotation = Annotation {
                reads the mapping again if the fork changed.",
 };
 
+const MAPPED_AGAIN: Annotation = Annotation {
+    kind: Kind::WaitRemapped,
+    filesystem: FilesystemKind::Xfs,
+    operation: None,
+    class: LockClass::InvalidateLock,
+    target: None,
+    how: None,
+    from: Version(6, 15, 0),
+    before: None,
+    argument: "fs/dax.c:dax_busy_page calls a folio busy whose references are more than its mappings; \
+               wait_page_idle then sleeps, invalidate_lock dropped, until it has no reference at all. A \
+               fault that maps it again meanwhile keeps it from that after its pin is gone: the operation \
+               sleeps on with i_rwsem held until somebody happens to unmap the page, and with it whoever \
+               wants i_rwsem. Seen on 7.3.4, without any tracing too.",
+};
+
 /// Every known finding.
 pub const ANNOTATIONS: &[Annotation] = &[
+    MAPPED_AGAIN,
+    Annotation {
+        filesystem: FilesystemKind::Ext4,
+        ..MAPPED_AGAIN
+    },
     Annotation {
         kind: Kind::OpUnprotected,
         filesystem: FilesystemKind::Xfs,
-        operation: Operation::DaxWrite,
+        operation: Some(Operation::DaxWrite),
         class: LockClass::InvalidateLock,
         target: Some("__xfs_bunmapi"),
         how: None,
@@ -106,7 +127,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         kind: Kind::LayoutUnbroken,
         filesystem: FilesystemKind::Xfs,
-        operation: Operation::SwapExtents,
+        operation: Some(Operation::SwapExtents),
         class: LockClass::InvalidateLock,
         target: Some("xfs_swap_extent_before"),
         how: None,
@@ -119,7 +140,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         kind: Kind::DioUndrained,
         filesystem: FilesystemKind::Xfs,
-        operation: Operation::SwapExtents,
+        operation: Some(Operation::SwapExtents),
         class: LockClass::IRwsem,
         target: Some("xfs_swap_extent_before"),
         how: None,
@@ -133,7 +154,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         kind: Kind::LayoutUnbroken,
         filesystem: FilesystemKind::Xfs,
-        operation: Operation::ExchangeRange,
+        operation: Some(Operation::ExchangeRange),
         class: LockClass::InvalidateLock,
         target: None,
         how: Some(Observed::NotScannedMixed),
@@ -147,7 +168,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         kind: Kind::LayoutUnbroken,
         filesystem: FilesystemKind::Ext4,
-        operation: Operation::SwapBoot,
+        operation: Some(Operation::SwapBoot),
         class: LockClass::InvalidateLock,
         target: Some("swap_inode_data"),
         how: None,
@@ -159,7 +180,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         kind: Kind::MissingInvalidate,
         filesystem: FilesystemKind::Ext4,
-        operation: Operation::SwapBoot,
+        operation: Some(Operation::SwapBoot),
         class: LockClass::InvalidateLock,
         target: Some("swap_inode_data"),
         how: None,
@@ -172,7 +193,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         kind: Kind::StaleTranslation,
         filesystem: FilesystemKind::Ext4,
-        operation: Operation::DaxWrite,
+        operation: Some(Operation::DaxWrite),
         class: LockClass::InvalidateLock,
         target: None,
         how: Some(Observed::HoleShown),
@@ -187,7 +208,7 @@ pub const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         kind: Kind::Corruption,
         filesystem: FilesystemKind::Ext4,
-        operation: Operation::SwapBoot,
+        operation: Some(Operation::SwapBoot),
         class: LockClass::InvalidateLock,
         target: None,
         how: None,
@@ -222,13 +243,11 @@ pub struct Subject<'a> {
 pub fn find<'a>(table: &'a [Annotation], subject: Subject<'_>) -> Option<&'a Annotation> {
     let kernel = subject.kernel?;
     table.iter().find(|known| {
-        (known.kind, known.filesystem, known.operation, known.class)
-            == (
-                subject.kind,
-                subject.filesystem,
-                subject.operation,
-                subject.class,
-            )
+        (known.kind, known.filesystem, known.class)
+            == (subject.kind, subject.filesystem, subject.class)
+            && known
+                .operation
+                .is_none_or(|operation| operation == subject.operation)
             && known.target.is_none_or(|target| target == subject.target)
             && known.how.is_none_or(|how| how == subject.how)
             && known.from <= kernel
@@ -363,7 +382,7 @@ mod tests {
         let table = [Annotation {
             kind: Kind::PartialLock,
             filesystem: FilesystemKind::Ext4,
-            operation: Operation::SwapBoot,
+            operation: Some(Operation::SwapBoot),
             class: LockClass::InvalidateLock,
             target: None,
             how: None,

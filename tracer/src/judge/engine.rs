@@ -18,7 +18,7 @@ use crate::{
         facts::{Fact, Facts, FaultSeen, OperationSeen, Outcome, WindowSeen},
         finding::{Act, Findings, Key, LockSeen, Party, Role, Strength, Witness},
         hash::Map,
-        inode::{Files, InodeIndex, Sample},
+        inode::{Awaited, Files, InodeIndex, Sample},
         lockset::{Held, Hold, LockSet, Released},
         mining::{Example, Mining, Phase, Place},
         operations::{
@@ -182,6 +182,7 @@ impl Engine {
                     for subject in change.iter() {
                         let file = self.files.get_mut(subject.inode);
                         file.open.retain(|window| window.scope != change.id);
+                        file.awaited.retain(|page| page.scope != change.id);
                         file.end_operation(change.entry != Entry::Read);
                     }
                 }
@@ -1055,8 +1056,26 @@ impl Engine {
     fn scan(&mut self, task: &mut Task, span: Span, event: &Event) {
         let found = event.c != 0;
         if let Some(Scope::Change(change)) = doing(&mut task.scopes)
+            && let (id, operation, entered) = (change.id, change.operation, change.entered)
             && let Some(subject) = change.subject_mut(event.inode)
         {
+            let awaited = &mut self.files.get_mut(subject.inode).awaited;
+            awaited.retain(|known| known.scope != id);
+            if found {
+                let time = Nanos(event.head.time);
+                awaited.push(Awaited {
+                    page: Frame(event.c),
+                    scope: id,
+                    operation,
+                    entered,
+                    actor: Party {
+                        task: task.id,
+                        role: Role::Actor(operation),
+                        stack: stack_id(event.head.stack),
+                    },
+                    locks: LockSeen::all(task.id, &task.locks, time),
+                });
+            }
             let block_bits = self.files.get(subject.inode).meta.block_bits;
             let range = span.bytes(event.a, event.b, block_bits);
             subject.torn.pinned = found;
@@ -1368,7 +1387,9 @@ impl Engine {
         for subject in change.iter() {
             self.close_window(change, subject, now);
             let changes = change.entry != Entry::Read;
-            self.files.get_mut(subject.inode).end_operation(changes);
+            let file = self.files.get_mut(subject.inode);
+            file.awaited.retain(|page| page.scope != change.id);
+            file.end_operation(changes);
         }
     }
 
@@ -1420,6 +1441,9 @@ impl Engine {
             1
         };
         let stack = stack_id(event.head.stack);
+        if how != Install::Mkwrite {
+            self.mapped_again(task.id, fault, (pages, stack), event);
+        }
         let file = self.files.get_mut(fault.inode);
         if let Some(stack) = stack {
             file.fault = Some(Sample {
@@ -1458,6 +1482,54 @@ impl Engine {
             (hold, pages, act, stack),
             event,
         );
+    }
+
+    /// A page is mapped that an operation found in use and sleeps for. The kernels where mapping it is use
+    /// name it by its `struct page` here too; earlier ones by its number.
+    fn mapped_again(
+        &mut self,
+        task: TaskId,
+        fault: &FaultScope,
+        (pages, stack): (u64, Option<StackId>),
+        event: &Event,
+    ) {
+        let file = self.files.get_mut(fault.inode);
+        let waits = |known: &Awaited| known.page == Frame(event.a) && known.actor.task != task;
+        let Some(at) = file.awaited.iter().position(waits) else {
+            return;
+        };
+        let awaited = file.awaited.swap_remove(at);
+        let Some(filesystem) = file.filesystem else {
+            return;
+        };
+        let key = Key {
+            kind: Kind::WaitRemapped,
+            filesystem,
+            operation: awaited.operation,
+            class: LockClass::InvalidateLock,
+            observed: Observed::Remapped,
+            hook: HookId(event.head.hook),
+        };
+        let witness = Witness {
+            scope: Some(awaited.scope),
+            entered: awaited.entered,
+            time: Nanos(event.head.time),
+            act: Act::Install,
+            inode: fault.inode,
+            range: Files::page(fault.page, pages),
+            size: u64::MAX,
+            locks: awaited.locks,
+            actor: awaited.actor,
+            other: Some(Party {
+                task,
+                role: Role::Overlapped(fault.operation),
+                stack: stack.or(fault.stack),
+            }),
+            more: Vec::new(),
+        };
+        let finding = self.findings.add(key, &witness);
+        self.facts.tell(|| found(finding, &witness));
+        self.findings.raise(finding, Strength::Observed);
     }
 
     fn installed(

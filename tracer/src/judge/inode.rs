@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use crate::{
     hooks::{FilesystemKind, LockClass},
     judge::{
+        finding::{LockSeen, Party},
         hash::Map,
         operations::Operation,
         resample::MapUse,
         task::TaskId,
-        translations::Translations,
-        window::{Installed, Window},
+        translations::{Frame, Translations},
+        window::{Installed, ScopeId, Window},
     },
     trace::meta,
     units::{ByteRange, Device, InodeAddress, Nanos, StackId},
@@ -27,6 +28,23 @@ pub struct Sample {
     pub task: TaskId,
     /// Where.
     pub stack: StackId,
+}
+
+/// A page that was in use when an operation looked, and that it sleeps for.
+#[derive(Debug)]
+pub struct Awaited {
+    /// Which.
+    pub page: Frame,
+    /// The operation.
+    pub scope: ScopeId,
+    /// What it is.
+    pub operation: Operation,
+    /// When it began.
+    pub entered: Nanos,
+    /// Who sleeps.
+    pub actor: Party,
+    /// With what, when it looked.
+    pub locks: Vec<LockSeen>,
 }
 
 /// Closed windows and installs kept per inode: what a fault or an operation still in flight may
@@ -62,6 +80,8 @@ pub struct File {
     pub map_use: MapUse,
     /// The operation that changed extents last.
     pub changed_by: Option<Operation>,
+    /// Pages that operations sleep for.
+    pub awaited: Vec<Awaited>,
     /// Latest fault whose stack is known.
     pub fault: Option<Sample>,
     /// Latest extent change whose stack is known.
@@ -84,6 +104,7 @@ impl File {
             translations: Translations::default(),
             map_use: MapUse::default(),
             changed_by: None,
+            awaited: Vec::new(),
             fault: None,
             change: None,
         }

@@ -35,6 +35,8 @@ pub enum Kind {
     FreezeMissing,
     /// Asleep until others let go, with a lock that they need for it.
     WaitHoldingLock,
+    /// A page that an operation sleeps for is mapped again, which counts as use.
+    WaitRemapped,
     /// A lock that the task holds already, in a combination that can block.
     RecursiveLock,
     /// Tasks that wait for each other.
@@ -75,7 +77,7 @@ pub struct Rule {
 }
 
 /// Every rule.
-pub const RULES: [Rule; 23] = [
+pub const RULES: [Rule; 24] = [
     Rule {
         kind: Kind::OpUnprotected,
         name: "op-unprotected",
@@ -165,6 +167,14 @@ pub const RULES: [Rule; 23] = [
         name: "wait-holding-lock",
         summary: "A task sleeps until page pins go, holding the lock that a pin's holder may need.",
         source: "fs/xfs/xfs_inode.c:xfs_wait_dax_page, fs/ext4/inode.c:ext4_wait_dax_page drop it",
+        asks: None,
+    },
+    Rule {
+        kind: Kind::WaitRemapped,
+        name: "wait-remapped",
+        summary: "A page that an operation sleeps for until it is idle is mapped again: it never will be.",
+        source: "fs/dax.c:dax_busy_page leaves mappings out of the count (from 6.15), \
+                 include/linux/dax.h:dax_page_is_idle, for which wait_page_idle sleeps, does not",
         asks: None,
     },
     Rule {
@@ -285,6 +295,8 @@ pub enum Observed {
     SharedWithWriter,
     /// Not held, but another inode's is.
     OtherInode,
+    /// Mapped while it was waited for.
+    Remapped,
     /// Not held on the file that blocks are taken from, but on the one that they go to.
     SourceUnheld,
     /// Held now, not at the invalidation before.
@@ -345,6 +357,7 @@ impl Observed {
             Self::Shared => "SHARED".to_owned(),
             Self::SharedWithWriter => "SHARED, by a write fault on its source too".to_owned(),
             Self::OtherInode => "EXCL on the other inode only".to_owned(),
+            Self::Remapped => "mapped again while it was waited for".to_owned(),
             Self::SourceUnheld => "none on the source, held on the destination".to_owned(),
             Self::TakenAfterInvalidation => "taken after the invalidation".to_owned(),
             Self::DroppedBefore => "released before the act".to_owned(),

@@ -41,6 +41,7 @@ impl Facts<'_> {
             Kind::LockOrder | Kind::TxnOrder | Kind::FreezeOrder => return self.order(),
             Kind::FreezeMissing => return self.unprotected(),
             Kind::WaitHoldingLock => return self.waiting(),
+            Kind::WaitRemapped => self.awaiting(),
             Kind::RecursiveLock => return self.recursion(),
             Kind::Deadlock => return self.deadlock(),
             Kind::Stall => return self.stall(),
@@ -58,6 +59,9 @@ impl Facts<'_> {
             (Some(who), _) if self.key.observed == Observed::HoleShown => {
                 format!(" The page was mapped by {who}.")
             }
+            (Some(who), _) if self.key.kind == Kind::WaitRemapped => {
+                format!(" It was mapped again by {who}.")
+            }
             (Some(who), _) if self.key.kind == Kind::StaleTranslation => format!(" By {who}."),
             (Some(who), _) if self.act == Act::Reuse => format!(" It was changed by {who}."),
             (Some(who), false) => format!(" One did map such a page meanwhile: {who}."),
@@ -72,6 +76,15 @@ impl Facts<'_> {
 
     fn lock(&self) -> &'static str {
         self.key.class.name()
+    }
+
+    fn awaiting(&self) -> String {
+        format!(
+            "sleeps until the page at {} of inode {} is idle, which it is not while it is mapped, and nobody \
+             will unmap it for this",
+            self.span(),
+            self.inode
+        )
     }
 
     fn change(&self) -> String {
