@@ -193,6 +193,7 @@ fn finding(out: &mut String, number: usize, finding: &Finding) {
         (None, Kind::FreezeMissing) => "held",
         (None, Kind::RecursiveLock) => "taken once",
         (None, Kind::DioUndrained) => "waited for",
+        (None, Kind::WaitRemapped) => "a wait for the pins alone",
         (None, _) => "released",
     };
     match finding.expected.class {
