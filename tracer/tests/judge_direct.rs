@@ -157,6 +157,52 @@ fn an_unaligned_write_beside_others() {
 }
 
 #[test]
+fn an_unaligned_write_whose_cut_blocks_are_written_already() {
+    let mut steps = write(Shared, (BLOCK + 512, 2 * BLOCK), SIZE, SIZE);
+    steps[2] = convert(A, 2 * BLOCK, BLOCK).size(SIZE);
+    assert_eq!(judged_on(EXT4, steps.clone()), [""; 0]);
+    steps[2] = convert(A, 2 * BLOCK, 2 * BLOCK).size(SIZE);
+    assert_eq!(
+        judged_on(EXT4, steps),
+        ["wrong-mode predicted direct-write"]
+    );
+}
+
+#[test]
+fn pages_written_back_by_a_write_that_fell_back_to_the_page_cache() {
+    let steps = |flush: Step| {
+        vec![
+            enter(Entry::Write, A)
+                .a(0)
+                .b(BLOCK)
+                .c(IOCB_DIRECT)
+                .size(SIZE),
+            acquire(A, IRwsem, Excl),
+            release(A, IRwsem, Excl),
+            flush.size(SIZE),
+            leave(Entry::Write, A).a(BLOCK).size(SIZE),
+        ]
+    };
+    let judged = |flush, other: bool| {
+        let mut recorder = recorder(EXT4);
+        if other {
+            recorder.run(2, [enter(Entry::Read, A).c(IOCB_DIRECT)]);
+        }
+        recorder.run(1, steps(flush));
+        found(&recorder.finish())
+    };
+    let mut pages = convert(A, 0, BLOCK);
+    pages.flags = 0;
+    assert_eq!(judged(pages, false), [""; 0]);
+    // What is in flight may be the other's.
+    assert_eq!(judged(convert(A, 0, BLOCK), true), [""; 0]);
+    assert_eq!(
+        judged(convert(A, 0, BLOCK), false),
+        ["op-unprotected predicted direct-write"]
+    );
+}
+
+#[test]
 fn a_write_that_extends_beside_others() {
     let steps = write(Shared, (SIZE, BLOCK), SIZE, SIZE);
     assert_eq!(

@@ -4,13 +4,16 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Entry, Install, Mode},
+    hooks::{Entry, Install, LockAction, LockClass, Mode},
     judge::{Judge, Verdict},
     trace::meta::{Footer, Loss, LossCause},
     units::{HookId, Nanos},
 };
 
 const OFFSET: u64 = 64 * KIB;
+/// On ext4.
+const E: u64 = 0xffff_8880_0500_0000;
+const FAULT_FLAG_WRITE: u64 = 1;
 
 fn unlocked_punch(inode: u64) -> Vec<Step> {
     without(fallocate(inode, PUNCH, OFFSET, OFFSET), |step| {
@@ -267,6 +270,43 @@ fn with_misses(count: u64, ops: usize) -> Verdict {
 fn what_skipped_programs_can_explain_is_no_finding() {
     assert_eq!(with_misses(1, 1), Verdict::Inconclusive);
     assert_eq!(with_misses(1, 2), Verdict::Findings);
+}
+
+/// A read into mapped pages of another file, each of which faults; the first one's handle is never
+/// seen to be stopped.
+fn handle_left_open(misses: u64) -> Verdict {
+    let mut steps = vec![enter(Entry::Read, A)];
+    for page in 0..3 {
+        steps.push(enter(Entry::PageMkwrite, E).a(page).c(FAULT_FLAG_WRITE));
+        if page == 0 {
+            steps.push(resource(LockClass::Handle, LockAction::Acquire(Shared)));
+        }
+        steps.extend([
+            acquire(E, InvalidateLock, Shared),
+            release(E, InvalidateLock, Shared),
+            leave(Entry::PageMkwrite, E),
+        ]);
+    }
+    steps.push(leave(Entry::Read, A));
+    let mut recorder = Recorder::new();
+    recorder.judge().inode(&file(E, 150, EXT4, false, "e"));
+    clean_run(&mut recorder);
+    recorder.run(1, steps);
+    let to = Nanos(recorder.time);
+    recorder.judge().loss(&Loss {
+        cpu: None,
+        from: Nanos(0),
+        to,
+        count: misses,
+        cause: LossCause::Missed,
+    });
+    recorder.finish().verdict
+}
+
+#[test]
+fn one_skipped_program_explains_all_that_follows_within_the_operation() {
+    assert_eq!(handle_left_open(1), Verdict::Inconclusive);
+    assert_eq!(handle_left_open(0), Verdict::Findings);
 }
 
 #[test]

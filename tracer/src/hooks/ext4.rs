@@ -48,21 +48,17 @@ const fn handle_wait(function: &'static str) -> Hook {
     .stacks(Stacks::Always, None)
 }
 
-const fn converts(effect: Effect, how: u64, group: &'static str) -> Hook {
-    // ext4_map_blocks(handle, inode, map, flags)
-    Hook::new(
-        Target::Function("ext4_map_blocks", Side::Entry),
-        effect,
-        group,
-    )
-    .stacks(Stacks::Always, Some(Mode::Excl))
-    .inode(arg(1, &[]))
-    .payload(
-        Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
-        Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
-        Some(arg32(3)),
-    )
-    .guard(how)
+/// A function with the arguments (handle, inode, map, flags).
+const fn converts(target: Target, effect: Effect, how: u64, group: &'static str) -> Hook {
+    Hook::new(target, effect, group)
+        .stacks(Stacks::Always, Some(Mode::Excl))
+        .inode(arg(1, &[]))
+        .payload(
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_lblk")])),
+            Some(arg(2, &[Step::Read("ext4_map_blocks", "m_len")])),
+            Some(arg32(3)),
+        )
+        .guard(how)
 }
 
 /// See the module.
@@ -177,12 +173,15 @@ pub const TABLE: Filesystem = Filesystem {
             .inode(arg(0, &[]))
             .payload(Some(arg32(2)), Some(arg32(3)), None),
         converts(
+            Target::Function("ext4_map_blocks", Side::Entry),
             Effect::ConvertExtents(Span::Blocks),
             CONVERT_UNWRITTEN,
             "ext4/convert-unwritten",
         ),
-        // At the end of a direct write: what was allocated as unwritten is written now.
+        // At the end of a direct write: what was allocated as unwritten is written now. Not called for
+        // blocks that are written already; how many it was shows when it returns.
         converts(
+            Target::Function("ext4_ext_map_blocks", Side::Return),
             Effect::WriteExtents(Span::Blocks),
             CONVERT_WRITTEN,
             "ext4/convert-written",

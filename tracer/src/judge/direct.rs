@@ -1,7 +1,7 @@
 //! Writes beside the page cache: which of them need the file to themselves, and when their data and
 //! the size that covers it become visible.
 
-use tracer_ebpf::Event;
+use tracer_ebpf::{Event, event::FLAG_DIRECT};
 
 use crate::{
     hooks::{FilesystemKind, LockClass, Span},
@@ -39,6 +39,21 @@ fn zeroes_alone(filesystem: FilesystemKind) -> bool {
     }
 }
 
+/// True if a write begins or ends inside a block of `range`. Blocks of which it covers all, or that
+/// are written already, are not zeroed (fs/ext4/file.c:ext4_dio_needs_zeroing, from 7.3).
+fn cuts_block(asked: ByteRange, range: ByteRange, block: u64) -> bool {
+    let inside = |at: u64| {
+        at % block != 0 && {
+            let start = at - at % block;
+            range.overlaps(ByteRange {
+                start,
+                end: start + block,
+            })
+        }
+    };
+    inside(asked.start) || inside(asked.end)
+}
+
 impl Engine {
     /// Unwritten blocks are about to become written ones, or bytes of a DAX file to be copied, in a
     /// write that goes beside the page cache.
@@ -48,6 +63,12 @@ impl Engine {
         };
         let direct = change.operation == Operation::DirectWrite;
         if !direct && change.operation != Operation::DaxWrite {
+            return;
+        }
+        // Without direct I/O in flight, pages are being written back: before it, or what it left to
+        // the page cache (fs/ext4/file.c:ext4_dio_write_iter).
+        let in_flight = event.head.flags & FLAG_DIRECT != 0;
+        if direct && !in_flight {
             return;
         }
         let Some(subject) = change.subject(event.inode) else {
@@ -63,9 +84,13 @@ impl Engine {
         // Else another writer may have moved the size.
         let alone = file.alone(subject.begun);
         let hold = task.locks.find(inode, LockClass::IRwsem);
+        // The direct I/O in flight may be another's, and this pages of its own that are written back.
+        if direct && hold.is_none() && subject.rwsem_cycled && !(alone && file.undisturbed()) {
+            return;
+        }
         let facts = DirectFacts {
             mode: hold.map(|hold| hold.mode),
-            unaligned: request.is_some_and(|asked| (asked.start | asked.end) % block != 0),
+            zeroes: request.is_some_and(|asked| cuts_block(asked, range, block)),
             extends: alone
                 && extends_alone(filesystem)
                 && request.is_some_and(|asked| asked.end > before),

@@ -206,6 +206,9 @@ impl Engine {
             self.facts.tell(|| Fact::Forget { task: task.id });
             return;
         }
+        if let Some(since) = task.began() {
+            self.findings.acts(task.id, since);
+        }
         match effect {
             Effect::Invalidate(span, how) => self.tear_down(span, how, event),
             Effect::LayoutScan(span) => self.tear_down(span, Teardown::Unmap, event),

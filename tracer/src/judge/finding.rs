@@ -387,7 +387,8 @@ pub struct Record {
     pub count: u64,
     /// The best one.
     pub witness: Witness,
-    /// The first operations or faults that broke it: from their beginning to the last act.
+    /// The first outermost operations or faults that broke it: from their beginning to the last act.
+    /// What the judge believes of a task ends with them.
     pub times: Vec<(Nanos, Nanos)>,
 }
 
@@ -396,9 +397,16 @@ pub struct Record {
 pub struct Findings {
     records: Vec<Record>,
     index: Map<Key, FindingIndex>,
+    /// Who acts, and since when it is in its outermost operation or fault.
+    acting: Option<(TaskId, Nanos)>,
 }
 
 impl Findings {
+    /// What follows is found where a task acts that is in an operation or fault since then.
+    pub fn acts(&mut self, task: TaskId, since: Nanos) {
+        self.acting = Some((task, since));
+    }
+
     /// Counts an occurrence.
     pub fn add(&mut self, key: Key, witness: &Witness) -> FindingIndex {
         let next = FindingIndex(self.records.len() as u32);
@@ -414,11 +422,15 @@ impl Findings {
         }
         let record = &mut self.records[index.0 as usize];
         record.count += 1;
+        let began = match self.acting {
+            Some((task, since)) if task == witness.actor.task => since.min(witness.entered),
+            _ => witness.entered,
+        };
         match record.times.last_mut() {
-            Some((entered, until)) if *entered == witness.entered => *until = witness.time,
+            Some((entered, until)) if *entered == began => *until = witness.time,
             _ => {
                 if record.times.len() < TIMES {
-                    record.times.push((witness.entered, witness.time));
+                    record.times.push((began, witness.time));
                 }
             }
         }

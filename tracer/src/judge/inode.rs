@@ -127,6 +127,11 @@ impl File {
         number == Some(self.begun) && !self.queued
     }
 
+    /// True if a single operation is under way on the file.
+    pub fn undisturbed(&self) -> bool {
+        self.operations == 1
+    }
+
     /// From now on work may go on that no operation waits for.
     pub fn queued(&mut self) {
         self.queued = true;

@@ -444,8 +444,8 @@ pub fn held_exclusively(mode: Option<Mode>) -> Option<(Kind, Observed)> {
 pub struct DirectFacts {
     /// How `i_rwsem` is held.
     pub mode: Option<Mode>,
-    /// It begins or ends inside a block, of which the rest is zeroed.
-    pub unaligned: bool,
+    /// It begins or ends inside a block that was not written yet, of which the rest is zeroed.
+    pub zeroes: bool,
     /// It extends the file, on a filesystem where only one may do so at a time.
     pub extends: bool,
     /// Direct I/O was waited for under its hold of `i_rwsem`.
@@ -457,10 +457,10 @@ pub struct DirectFacts {
 pub fn direct_write(facts: DirectFacts) -> Option<(Kind, Observed)> {
     match facts.mode {
         None => Some((Kind::OpUnprotected, Observed::Unheld)),
-        Some(Mode::Shared) if facts.unaligned || facts.extends => {
+        Some(Mode::Shared) if facts.zeroes || facts.extends => {
             Some((Kind::WrongMode, Observed::Shared))
         }
-        Some(Mode::Excl) if facts.unaligned && !facts.drained => {
+        Some(Mode::Excl) if facts.zeroes && !facts.drained => {
             Some((Kind::DioUndrained, Observed::NotDrained))
         }
         Some(_) => None,

@@ -347,6 +347,15 @@ pub struct Task {
 }
 
 impl Task {
+    /// When the outermost operation or fault that it is in began.
+    pub fn began(&self) -> Option<Nanos> {
+        match &self.scopes.first()?.1 {
+            Scope::Change(change) => Some(change.entered),
+            Scope::Fault(fault) => Some(fault.entered),
+            Scope::Part => None,
+        }
+    }
+
     fn new(tid: Tid) -> Self {
         Self {
             id: TaskId { tid, reuse: 0 },

@@ -492,6 +492,7 @@ pub fn convert(inode: u64, offset: u64, length: u64) -> Step {
     Step::new(Effect::WriteExtents(Span::Bytes), inode)
         .a(offset)
         .b(length)
+        .direct()
 }
 
 /// `truncate_inode_pages_final`
