@@ -10,9 +10,10 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracer::judge::{
-    Verdict,
+    NO_INSTALL, NO_WINDOW,
     annotations::{self, Version},
 };
+use workloads::scenarios;
 
 use crate::campaign::{self, TrialOutcome, Trouble, Workload};
 
@@ -196,13 +197,20 @@ impl Cell {
             trace: None,
             page: None,
         };
-        let mut verdict = None;
+        let mut judged_at_all = false;
         let mut version = None;
         if let Some(judged) = outcome.judged.first() {
             let report = &judged.report;
-            verdict = Some(report.verdict);
+            judged_at_all = true;
             version = Version::parse(&report.kernel);
-            cell.reasons.extend(report.reasons.iter().cloned());
+            let expected = expected(workload);
+            cell.reasons.extend(
+                report
+                    .reasons
+                    .iter()
+                    .filter(|reason| !expected.contains(&reason.as_str()))
+                    .cloned(),
+            );
             cell.findings
                 .extend(report.findings.iter().map(|finding| Found {
                     kind: finding.kind.name().to_owned(),
@@ -253,11 +261,12 @@ impl Cell {
                 }
             }
         }
-        cell.status = match (cell.findings.is_empty(), failed, verdict) {
+        cell.status = match (cell.findings.is_empty(), failed, judged_at_all) {
             (false, ..) => Status::Findings,
-            (true, false, Some(Verdict::Clean)) if cell.reasons.is_empty() => Status::Clean,
-            (true, false, Some(_)) => Status::Inconclusive,
-            (true, true, _) | (true, _, None) => Status::Failed,
+            // The verdict may be inconclusive, but for nothing that the workload is for.
+            (true, false, true) if cell.reasons.is_empty() => Status::Clean,
+            (true, false, true) => Status::Inconclusive,
+            (true, true, _) | (true, _, false) => Status::Failed,
         };
         cell
     }
@@ -337,9 +346,54 @@ pub fn coverage<'a>(cells: impl Iterator<Item = &'a Cell>) -> u8 {
     u8::try_from((met * 100).checked_div(pairs.len()).unwrap_or(0)).unwrap_or(100)
 }
 
+/// Reasons of a verdict that say nothing of a workload, as it does not do this by design.
+fn expected(workload: &Workload) -> Vec<&'static str> {
+    let Ok(scenario) = scenarios::find(&workload.scenario) else {
+        return Vec::new();
+    };
+    let shared = workload
+        .mkfs
+        .as_deref()
+        .is_some_and(|mkfs| mkfs.contains("reflink=1"));
+    let windows = scenario.lacks.windows(shared).then_some(NO_WINDOW);
+    let faults = scenario.lacks.faults(workload.dax).then_some(NO_INSTALL);
+    windows.into_iter().chain(faults).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::campaign::Extent;
+    use workloads::lab::FilesystemKind;
+
+    #[test]
+    fn a_workload_is_not_blamed_for_what_it_is_not_for() {
+        let workload = |scenario: &str, dax, mkfs: Option<&str>| Workload {
+            filesystem: FilesystemKind::Xfs,
+            dax,
+            mkfs: mkfs.map(str::to_owned),
+            scenario: scenario.to_owned(),
+            extent: Extent::Time(std::time::Duration::from_secs(1)),
+            seed: 1,
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(expected(&workload("punch-vs-fault", false, None)), none);
+        assert_eq!(
+            expected(&workload("fsync-vs-fault", true, None)),
+            [NO_WINDOW]
+        );
+        assert_eq!(
+            expected(&workload("aio-vs-fallocate", false, None)),
+            [NO_INSTALL]
+        );
+        assert_eq!(
+            expected(&workload("copy-vs-fault", false, None)),
+            [NO_WINDOW]
+        );
+        let shared = Some("-m reflink=1");
+        assert_eq!(expected(&workload("copy-vs-fault", false, shared)), none);
+        assert_eq!(expected(&workload("swap-boot", true, None)), none);
+    }
 
     #[test]
     fn splats_are_the_same_but_for_numbers() {

@@ -43,7 +43,7 @@ fn zeroes_alone(filesystem: FilesystemKind) -> bool {
 /// are written already, are not zeroed (fs/ext4/file.c:ext4_dio_needs_zeroing, from 7.3).
 fn cuts_block(asked: ByteRange, range: ByteRange, block: u64) -> bool {
     let inside = |at: u64| {
-        at % block != 0 && {
+        !at.is_multiple_of(block) && {
             let start = at - at % block;
             range.overlaps(ByteRange {
                 start,

@@ -48,7 +48,7 @@ use crate::{
 
 pub use inode::InodeIndex;
 pub use order::{Owner, Resource, documented, excludes};
-pub use report::{Report, Verdict};
+pub use report::{NO_INSTALL, NO_WINDOW, Report, Verdict};
 pub use task::TaskId;
 pub use window::{CLOCK_SKEW_NS, FindingIndex, ScopeId};
 

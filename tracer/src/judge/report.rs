@@ -16,6 +16,11 @@ use crate::{
 /// Name and version of the format.
 pub const SCHEMA: &str = "faultline.report/1";
 
+/// Why a trace in which nothing raced shows nothing: no extents moved.
+pub const NO_WINDOW: &str = "no operation opened a window";
+/// Why a trace in which nothing raced shows nothing: no page was mapped.
+pub const NO_INSTALL: &str = "no page fault installed a translation";
+
 /// What a run amounts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

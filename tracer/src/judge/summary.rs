@@ -13,7 +13,7 @@ use crate::{
             Role, Strength,
         },
         inode::InodeIndex,
-        report::{Annotated, HookReport, Report, SCHEMA, Totals, Verdict},
+        report::{Annotated, HookReport, NO_INSTALL, NO_WINDOW, Report, SCHEMA, Totals, Verdict},
         rules::{self, Kind},
         sentence::Facts,
         task::TaskId,
@@ -111,10 +111,10 @@ impl<'a> Summary<'a> {
             reasons.push(format!("the trace is incomplete: {why}"));
         }
         if totals.windows == 0 {
-            reasons.push("no operation opened a window".to_owned());
+            reasons.push(NO_WINDOW.to_owned());
         }
         if totals.installs == 0 {
-            reasons.push("no page fault installed a translation".to_owned());
+            reasons.push(NO_INSTALL.to_owned());
         }
         let verdict = match (findings.is_empty(), reasons.is_empty()) {
             (false, _) => Verdict::Findings,

@@ -2,11 +2,12 @@
 //! after each.
 
 use super::shift::Shift;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "collapse-vs-fault",
     summary: "take ranges out of the file under pages that threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast: |setup| Shift::Down.cast(setup),
 };

@@ -8,12 +8,13 @@ use super::kernel;
 use super::run::Run;
 use super::setup::{Cast, Setup, solo};
 use super::sharing::Sharing;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "copy-vs-fault",
     summary: "copy_file_range into a mapped file while threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::WindowsUnlessShared,
     cast,
 };
 

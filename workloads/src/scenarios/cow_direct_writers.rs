@@ -18,12 +18,13 @@ use super::run::Run;
 use super::setup::{Cast, Setup, solo};
 use super::sharing::Sharing;
 use super::target::stamp;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "cow-direct-writers",
     summary: "share blocks and have several threads write over the same ones with O_DIRECT",
     needs: Needs::ReflinkPageCache,
+    lacks: Lacks::Nothing,
     cast,
 };
 

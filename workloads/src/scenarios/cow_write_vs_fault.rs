@@ -7,12 +7,13 @@ use super::faulter::Habit;
 use super::pages::PageRange;
 use super::setup::{Cast, Setup, solo};
 use super::sharing::Sharing;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "cow-write-vs-fault",
     summary: "share blocks into a mapped file and write(2) over them while threads load",
     needs: Needs::Reflink,
+    lacks: Lacks::Nothing,
     cast,
 };
 

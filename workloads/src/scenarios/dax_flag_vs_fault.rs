@@ -18,12 +18,13 @@ use super::pages::{PAGE, Page, PageRange};
 use super::run::Run;
 use super::setup::{Cast, Setup};
 use super::target::{Target, stamp};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "dax-flag-vs-fault",
     summary: "chattr +x and -x: of a file in use, and between store and load (best with dax=inode)",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -10,13 +10,14 @@ use super::run::Run;
 use super::setup::{Cast, Setup, duo};
 use super::swap_vs_fault::either_way;
 use super::target::Target;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 use std::os::unix::fs::FileExt;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "dedupe-vs-fault",
     summary: "make two files' blocks equal and share them while threads load and store",
     needs: Needs::Reflink,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -18,12 +18,13 @@ use super::run::Run;
 use super::setup::{Cast, Setup};
 use super::target::Target;
 use super::truncate_vs_fault::cut;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "dio-vs-mmap",
     summary: "direct and buffered I/O from and to cold mappings while extents change",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -14,12 +14,13 @@ use super::run::{Expect, Run};
 use super::setup::{Cast, Setup, solo};
 use super::target::Target;
 use super::write_vs_fault::extend;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "direct-append",
     summary: "direct writes beyond EOF and into parts of unwritten blocks while threads load",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -6,12 +6,13 @@ use super::error::Error;
 use super::faulter::Habit;
 use super::setup::{Cast, Setup, solo};
 use super::swap_vs_fault::exchange_round;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "exchange-mixed",
     summary: "exchange ranges of a file with DAX and one in the page cache",
     needs: Needs::ExchangeMixed,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -8,12 +8,13 @@ use super::faulter::Habit;
 use super::kernel;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "ext4-move-extent",
     summary: "move the file's data to other blocks while threads load and store",
     needs: Needs::Ext4PageCache,
+    lacks: Lacks::Windows,
     cast,
 };
 

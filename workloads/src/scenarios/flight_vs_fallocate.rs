@@ -12,12 +12,13 @@ use super::run::Expect;
 use super::setup::{Cast, Setup, solo};
 use super::target::stamp;
 use super::truncate_vs_fault::cut;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const AIO: Scenario = Scenario {
     name: "aio-vs-fallocate",
     summary: "punch, zero or truncate under asynchronous direct writes in flight",
     needs: Needs::PageCache,
+    lacks: Lacks::Faults,
     cast: |setup| cast(setup, Carrier::Aio),
 };
 
@@ -25,6 +26,7 @@ pub const URING: Scenario = Scenario {
     name: "uring-vs-fallocate",
     summary: "the same with io_uring, half of the writes by the kernel's workers",
     needs: Needs::PageCache,
+    lacks: Lacks::Faults,
     cast: |setup| cast(setup, Carrier::Uring),
 };
 

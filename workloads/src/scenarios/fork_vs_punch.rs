@@ -13,12 +13,13 @@ use super::memory::Shared;
 use super::run::Run;
 use super::setup::{Cast, Setup};
 use super::target::Target;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "fork-vs-punch",
     summary: "load and store through inherited mappings in child processes while holes are punched",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

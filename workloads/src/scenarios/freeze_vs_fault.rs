@@ -8,12 +8,13 @@ use super::faulter::Habit;
 use super::ledger::Family;
 use super::pages::Page;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "freeze-vs-fault",
     summary: "freeze and thaw the filesystem while threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -7,12 +7,13 @@ use super::faulter::Habit;
 use super::kernel;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "fsync-vs-fault",
     summary: "fsync, fdatasync, msync, syncfs and drop caches while threads store",
     needs: Needs::Any,
+    lacks: Lacks::Windows,
     cast,
 };
 

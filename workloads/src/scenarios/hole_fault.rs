@@ -15,12 +15,13 @@ use super::pages::{PAGE, Page};
 use super::run::Run;
 use super::setup::{Cast, Setup, solo};
 use super::target::{Target, stamp};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "hole-fault",
     summary: "fill free blocks with a pattern, then store one word into each page of a hole",
     needs: Needs::DaxBest,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -2,11 +2,12 @@
 //! cut to its size after each.
 
 use super::shift::Shift;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "insert-vs-fault",
     summary: "put holes into the file before pages that threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast: |setup| Shift::Up.cast(setup),
 };

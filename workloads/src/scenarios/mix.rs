@@ -3,12 +3,13 @@
 
 use super::error::Error;
 use super::setup::{Act, Cast, Setup};
-use super::{Needs, SCENARIOS, Scenario};
+use super::{Lacks, Needs, SCENARIOS, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "mix",
     summary: "a random schedule over all the others that can run here",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -6,12 +6,13 @@ use super::extents::{Operation, clean};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "mkwrite-vs-punch",
     summary: "clean pages and punch or zero them while threads store to them again",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

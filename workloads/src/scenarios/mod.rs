@@ -107,6 +107,41 @@ use signals::Handlers;
 use stage::Stage;
 use target::Target;
 
+/// What a scenario does not do by design, so that a run without it has shown all that it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacks {
+    /// Operations move extents under page faults.
+    Nothing,
+    /// No operation moves extents of which translations are torn down.
+    Windows,
+    /// The same, where the filesystem has no shared extents and data are copied.
+    WindowsUnlessShared,
+    /// Nothing is mapped.
+    Faults,
+    /// Through the page cache no page becomes writable, and readers' faults go past the filesystem.
+    FaultsOfPages,
+}
+
+impl Lacks {
+    /// True if no window opens on a filesystem with or without shared extents.
+    pub fn windows(self, shared: bool) -> bool {
+        match self {
+            Self::Windows => true,
+            Self::WindowsUnlessShared => !shared,
+            Self::Nothing | Self::Faults | Self::FaultsOfPages => false,
+        }
+    }
+
+    /// True if no fault installs a translation, with or without DAX.
+    pub fn faults(self, dax: bool) -> bool {
+        match self {
+            Self::Faults => true,
+            Self::FaultsOfPages => !dax,
+            Self::Nothing | Self::Windows | Self::WindowsUnlessShared => false,
+        }
+    }
+}
+
 /// What a scenario needs of the filesystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -187,6 +222,8 @@ pub struct Scenario {
     pub summary: &'static str,
     /// Where it makes sense.
     pub needs: Needs,
+    /// What it is not for.
+    pub lacks: Lacks,
     cast: fn(&mut Setup) -> Result<Cast, Error>,
 }
 

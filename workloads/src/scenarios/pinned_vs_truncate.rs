@@ -14,12 +14,13 @@ use super::run::Run;
 use super::setup::{Cast, Setup};
 use super::target::Target;
 use super::truncate_vs_fault::cut;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "pinned-vs-truncate",
     summary: "truncate, punch or zero blocks whose pages a pipe holds (vmsplice)",
     needs: Needs::DaxBest,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -8,12 +8,13 @@ use super::kernel;
 use super::ledger::Family;
 use super::pages::{PAGE, Page, PageRange};
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "pmd-vs-pte",
     summary: "punch, zero and fill 2 MiB pieces and single pages of them under huge translations",
     needs: Needs::DaxBest,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -11,12 +11,13 @@ use super::pages::{Page, PageRange};
 use super::run::Run;
 use super::setup::{Cast, Setup};
 use super::target::Target;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "private-cow",
     summary: "store to private mappings while the blocks below are punched, zeroed and written",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -6,12 +6,13 @@ use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "punch-vs-fault",
     summary: "punch holes under pages that threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

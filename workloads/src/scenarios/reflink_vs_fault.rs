@@ -6,12 +6,13 @@ use super::error::Error;
 use super::faulter::Habit;
 use super::setup::{Cast, Setup, solo};
 use super::sharing::Sharing;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "reflink-vs-fault",
     summary: "share blocks into a mapped file and write over them while threads load and store",
     needs: Needs::Reflink,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -12,12 +12,13 @@ use super::ledger::Family;
 use super::pages::PAGE;
 use super::setup::{Cast, Setup, solo};
 use super::target::Target;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "refused-vs-fault",
     summary: "ask for what the kernel refuses only under its locks, while threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -5,12 +5,13 @@ use super::error::Error;
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "remap-vs-punch",
     summary: "mremap, mprotect and populate mappings while holes are punched below",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -7,12 +7,13 @@ use super::faulter::Habit;
 use super::ledger::Family;
 use super::mounted::Mounted;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "remount-vs-fault",
     summary: "remount the filesystem, and try to make it read-only, while threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

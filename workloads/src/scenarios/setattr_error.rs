@@ -7,12 +7,13 @@ use super::extents::Operation;
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "setattr-error",
     summary: "resize the file beyond RLIMIT_FSIZE (EFBIG) while threads fault and holes are punched",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -6,12 +6,13 @@ use super::extents::Operation;
 use super::faulter::Habit;
 use super::kernel;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "swap-boot",
     summary: "give the file's blocks to the boot loader inode and take them back under faults",
     needs: Needs::Ext4,
+    lacks: Lacks::FaultsOfPages,
     cast,
 };
 

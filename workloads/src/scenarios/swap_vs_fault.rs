@@ -12,12 +12,13 @@ use super::pages::PageRange;
 use super::run::Run;
 use super::setup::{Cast, Setup, duo};
 use super::target::Target;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "swap-vs-fault",
     summary: "exchange the extents of two files whose pages threads load and store",
     needs: Needs::Xfs,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -9,12 +9,13 @@ use super::pages::{PAGE, Page, PageRange};
 use super::run::{Expect, Run};
 use super::setup::{Cast, Setup, solo};
 use super::target::Target;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "truncate-vs-fault",
     summary: "truncate the file down and up again under pages that threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -14,12 +14,13 @@ use super::pages::{PAGE, Page, PageRange};
 use super::run::Run;
 use super::setup::{Cast, Setup};
 use super::target::{Target, stamp};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "unlink-mapped",
     summary: "remove files that are mapped, use them on, and let their blocks go to others",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -6,12 +6,13 @@ use super::extents::{Operation, unshare};
 use super::faulter::Habit;
 use super::setup::{Cast, Setup, solo};
 use super::sharing::Sharing;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "unshare-vs-fault",
     summary: "share blocks into a mapped file and unshare them while threads load and store",
     needs: Needs::Reflink,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -6,12 +6,13 @@ use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "unwritten-vs-fault",
     summary: "preallocate blocks that threads race to write first",
     needs: Needs::DaxBest,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -12,12 +12,13 @@ use super::pages::{Page, PageRange};
 use super::run::{Expect, Run};
 use super::setup::{Cast, Setup, solo};
 use super::target::Target;
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "write-vs-fault",
     summary: "write(2) over blocks, into holes and beyond EOF while threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 

@@ -4,12 +4,13 @@ use super::error::Error;
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
-use super::{Needs, Scenario};
+use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "zero-vs-fault",
     summary: "zero ranges under pages that threads load and store",
     needs: Needs::Any,
+    lacks: Lacks::Nothing,
     cast,
 };
 
