@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use tracer::{
     attach::Limits,
     hooks::FilesystemKind,
+    judge::rules,
     kernel::types::KernelTypes,
     plan::Extent,
     record::{attach, resolve_plan},
@@ -112,7 +113,7 @@ fn nowhere(filesystem: FilesystemKind) -> Mount {
 }
 
 fn print_hooks(hooks: &[PlannedHook]) -> Result<ExitCode> {
-    let mut missing = Vec::new();
+    let (mut missing, mut absent) = (Vec::new(), Vec::new());
     for hook in hooks {
         let how = match &hook.attached {
             Ok(mechanism) => mechanism.name().to_owned(),
@@ -122,12 +123,20 @@ fn print_hooks(hooks: &[PlannedHook]) -> Result<ExitCode> {
         let served = hooks
             .iter()
             .any(|other| other.group == hook.group && other.attached.is_ok());
-        if !served && !missing.contains(&hook.group) {
-            missing.push(hook.group.clone());
+        let unserved = if rules::needed(hook.effect) {
+            &mut missing
+        } else {
+            &mut absent
+        };
+        if !served && !unserved.contains(&hook.group) {
+            unserved.push(hook.group.clone());
         }
     }
     let attached = hooks.iter().filter(|hook| hook.attached.is_ok()).count();
     say!("hooks       {attached} of {} attached", hooks.len())?;
+    if !absent.is_empty() {
+        say!("absent      {}", absent.join(", "))?;
+    }
     if missing.is_empty() {
         say!("verdict     everything that a verdict rests on can be seen")?;
         Ok(ExitCode::SUCCESS)
