@@ -162,6 +162,24 @@ fn the_documented_orders_themselves_are_clean() {
 }
 
 #[test]
+fn user_memory_copied_under_the_exclusion_lock() {
+    let write = |locks: &[(LockClass, Mode)]| {
+        let mut all = vec![enter(Entry::Write, A).a(0).b(KIB).size(SIZE)];
+        all.extend(locks.iter().map(|&(class, mode)| acquire(A, class, mode)));
+        all.push(dax_write(A, 0, KIB).size(SIZE));
+        let taken = locks.iter().rev();
+        all.extend(taken.map(|&(class, mode)| release(A, class, mode)));
+        all.push(leave(Entry::Write, A).a(KIB).size(SIZE));
+        all
+    };
+    assert_eq!(alone(write(&[(IRwsem, Excl)])), [""; 0]);
+    assert_eq!(
+        alone(write(&[(IRwsem, Excl), (InvalidateLock, Shared)])),
+        ["lock-order predicted dax-write: mmap_lock, taken while holding invalidate_lock SHARED"]
+    );
+}
+
+#[test]
 fn a_handle_started_before_the_exclusion_lock() {
     let wrong = write_fault(
         E,

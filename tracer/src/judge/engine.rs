@@ -238,6 +238,7 @@ impl Engine {
             Effect::DaxTransfer => {
                 self.dax_write(task, event);
                 self.written(task, Span::Bytes, Act::Data, event);
+                self.may_fault(task, event);
             }
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
             Effect::MapExtent => task.fresh.mapped = true,
@@ -947,6 +948,23 @@ impl Engine {
             stack: None,
         });
         Some(class)
+    }
+
+    /// User memory is about to be copied, of which any page may fault: as if it did, if that would
+    /// want the exclusion lock that the task holds (mm/filemap.c, head comment: mmap_lock comes first).
+    fn may_fault(&mut self, task: &mut Task, event: &Event) {
+        if !task
+            .locks
+            .iter()
+            .any(|held| held.class == LockClass::InvalidateLock)
+        {
+            return;
+        }
+        let resource = Resource {
+            class: LockClass::MmapLock,
+            owner: Owner::Process(self.process(task)),
+        };
+        self.take(task, resource, Mode::Shared, event);
     }
 
     fn layout_wait(&mut self, task: &mut Task, event: &Event) {

@@ -106,6 +106,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/ext4-fallocate-lock-order.patch"),
     include_str!("../../mutations/xfs-buffered-read-holds-mmaplock.patch"),
     include_str!("../../mutations/xfs-dio-read-holds-mmaplock.patch"),
+    include_str!("../../mutations/xfs-dax-write-holds-mmaplock.patch"),
     include_str!("../../mutations/xfs-fault-takes-iolock.patch"),
     include_str!("../../mutations/xfs-swapext-inode-order.patch"),
     include_str!("../../mutations/xfs-zero-range-lock-order.patch"),
