@@ -707,6 +707,14 @@ impl TrialOutcome {
     }
 }
 
+/// The mkfs.xfs argument by which files may share extents.
+pub const SHARED: &str = "reflink=1";
+
+/// Whether a filesystem was made with a feature.
+pub fn made_with(mkfs: Option<&str>, feature: &str) -> bool {
+    mkfs.is_some_and(|mkfs| mkfs.contains(feature))
+}
+
 /// Whether a scenario can do its work on a filesystem made and mounted so.
 pub fn runs_on(
     scenario: &Scenario,
@@ -714,10 +722,10 @@ pub fn runs_on(
     dax: bool,
     mkfs: Option<&str>,
 ) -> bool {
-    let made_with = |feature| mkfs.is_some_and(|mkfs| mkfs.contains(feature));
+    let made_with = |feature| made_with(mkfs, feature);
     scenario.needs.met(filesystem.module(), dax)
         && match scenario.needs {
-            Needs::Reflink | Needs::ReflinkPageCache => made_with("reflink=1"),
+            Needs::Reflink | Needs::ReflinkPageCache => made_with(SHARED),
             // What else there is runs without that feature, which kernels have since 6.10 only.
             Needs::Exchange => made_with("exchange=1"),
             Needs::ExchangeMixed => made_with("exchange=1") && dax,

@@ -245,6 +245,19 @@ fn without_every_lock_hook_nothing_counts_as_unlocked() {
     );
 }
 
+/// So many programs were skipped at some time in the run.
+fn verdict_after(mut recorder: Recorder, misses: u64) -> Verdict {
+    let to = Nanos(recorder.time);
+    recorder.judge().loss(&Loss {
+        cpu: None,
+        from: Nanos(0),
+        to,
+        count: misses,
+        cause: LossCause::Missed,
+    });
+    recorder.finish().verdict
+}
+
 fn with_misses(count: u64, ops: usize) -> Verdict {
     // Two changes each: a lock that was not seen is missed by all that follows it.
     let mut steps = unlocked_punch(A);
@@ -255,15 +268,7 @@ fn with_misses(count: u64, ops: usize) -> Verdict {
     for _ in 0..ops {
         recorder.run(1, steps.clone());
     }
-    let to = Nanos(recorder.time);
-    recorder.judge().loss(&Loss {
-        cpu: None,
-        from: Nanos(0),
-        to,
-        count,
-        cause: LossCause::Missed,
-    });
-    recorder.finish().verdict
+    verdict_after(recorder, count)
 }
 
 #[test]
@@ -292,15 +297,7 @@ fn handle_left_open(misses: u64) -> Verdict {
     recorder.judge().inode(&file(E, 150, EXT4, false, "e"));
     clean_run(&mut recorder);
     recorder.run(1, steps);
-    let to = Nanos(recorder.time);
-    recorder.judge().loss(&Loss {
-        cpu: None,
-        from: Nanos(0),
-        to,
-        count: misses,
-        cause: LossCause::Missed,
-    });
-    recorder.finish().verdict
+    verdict_after(recorder, misses)
 }
 
 #[test]

@@ -197,11 +197,9 @@ impl Cell {
             trace: None,
             page: None,
         };
-        let mut judged_at_all = false;
         let mut version = None;
         if let Some(judged) = outcome.judged.first() {
             let report = &judged.report;
-            judged_at_all = true;
             version = Version::parse(&report.kernel);
             let expected = expected(workload);
             cell.reasons.extend(
@@ -261,7 +259,8 @@ impl Cell {
                 }
             }
         }
-        cell.status = match (cell.findings.is_empty(), failed, judged_at_all) {
+        let judged = !outcome.judged.is_empty();
+        cell.status = match (cell.findings.is_empty(), failed, judged) {
             (false, ..) => Status::Findings,
             // The verdict may be inconclusive, but for nothing that the workload is for.
             (true, false, true) if cell.reasons.is_empty() => Status::Clean,
@@ -351,10 +350,7 @@ fn expected(workload: &Workload) -> Vec<&'static str> {
     let Ok(scenario) = scenarios::find(&workload.scenario) else {
         return Vec::new();
     };
-    let shared = workload
-        .mkfs
-        .as_deref()
-        .is_some_and(|mkfs| mkfs.contains("reflink=1"));
+    let shared = campaign::made_with(workload.mkfs.as_deref(), campaign::SHARED);
     let windows = scenario.lacks.windows(shared).then_some(NO_WINDOW);
     let faults = scenario.lacks.faults(workload.dax).then_some(NO_INSTALL);
     windows.into_iter().chain(faults).collect()
