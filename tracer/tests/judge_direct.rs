@@ -125,7 +125,9 @@ fn written_blocks_for_data_that_are_not_there_yet() {
         vec![
             enter(Entry::Write, A).a(offset).b(BLOCK).c(IOCB_DIRECT),
             acquire(A, IRwsem, Shared),
+            acquire(A, Ilock, Excl),
             map_extent(A),
+            release(A, Ilock, Excl),
             allocate(A, offset, BLOCK).flags(flags),
             release(A, IRwsem, Shared),
             leave(Entry::Write, A).a(BLOCK),

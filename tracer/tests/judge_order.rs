@@ -7,7 +7,7 @@ use std::time::Instant;
 use judge_dsl::*;
 use tracer::{
     hooks::{Entry, EntryAction, Install, LockAction, LockClass, Mode},
-    judge::{Report, finding::Finding},
+    judge::{Report, finding::Finding, rules::Kind},
 };
 use tracer_ebpf::event::{FLAG_FREEZE_FREE, FLAG_FREEZE_HELD};
 
@@ -54,10 +54,19 @@ fn recorder() -> Recorder {
 
 /// `kind strength operation: lock, observed` of each finding of an order or a wait.
 fn orders(report: &Report) -> Vec<String> {
+    described(report, |kind| kind.is_about_order())
+}
+
+/// The same of each lock left behind.
+fn leaks(report: &Report) -> Vec<String> {
+    described(report, |kind| kind == Kind::LockLeak)
+}
+
+fn described(report: &Report, which: impl Fn(Kind) -> bool) -> Vec<String> {
     report
         .findings
         .iter()
-        .filter(|finding| finding.kind.is_about_order())
+        .filter(|finding| which(finding.kind))
         .map(|finding| {
             format!(
                 "{} {} {}: {}, {}",
@@ -551,6 +560,71 @@ fn freeze_protection_of_somebody_proves_nothing() {
     };
     assert_eq!(alone(right(FLAG_FREEZE_HELD)), [""; 0]);
     assert_eq!(alone(right(0)), [""; 0], "nobody looked");
+}
+
+/// Write faults of one task, one after the other: what the count was when each began, and whether it
+/// failed.
+fn in_a_row(recorder: &mut Recorder, faults: &[(u8, bool)]) {
+    for &(flag, fails) in faults {
+        let mut steps = write_fault(A, []);
+        let last = steps.len() - 1;
+        steps[0] = steps[0].flags(flag);
+        if fails {
+            steps[last] = steps[last].a(2);
+        }
+        recorder.run(1, steps);
+    }
+}
+
+#[test]
+fn freeze_protection_that_a_fault_does_not_end() {
+    let judged = |faults: &[(u8, bool)]| {
+        let mut recorder = Recorder::new();
+        in_a_row(&mut recorder, faults);
+        leaks(&recorder.finish())
+    };
+    let leak = "lock-leak predicted dax-write-fault: sb_pagefault, SHARED still held";
+    let (free, held) = ((FLAG_FREEZE_FREE, false), (FLAG_FREEZE_HELD, false));
+    // The one that failed is the likeliest.
+    let failed = (FLAG_FREEZE_FREE, true);
+    assert_eq!(judged(&[free, failed, held, held]), [leak]);
+    assert_eq!(judged(&[failed, (0, false), held, held]), [leak]);
+    let one_of = format!("{leak} by one of several faults like this");
+    assert_eq!(judged(&[free, (0, false), held, held]), [one_of]);
+    // Unknown what was under way before, seen once only, or over.
+    assert_eq!(judged(&[held, failed, held]), [""; 0]);
+    assert_eq!(judged(&[held, held, held]), [""; 0]);
+    assert_eq!(judged(&[free, failed, held]), [""; 0]);
+    assert_eq!(judged(&[free, failed, held, held, free]), [""; 0]);
+}
+
+#[test]
+fn freeze_protection_of_a_fault_under_way_or_unseen_is_no_leak() {
+    let rows = [(FLAG_FREEZE_FREE, true), (FLAG_FREEZE_HELD, false)];
+    let again = [(FLAG_FREEZE_HELD, false)];
+    let judged = |header, between: fn(&mut Recorder)| {
+        let mut recorder = Recorder::with(header);
+        recorder.judge().inode(&file(A, 131, XFS, true, "a"));
+        in_a_row(&mut recorder, &rows);
+        between(&mut recorder);
+        in_a_row(&mut recorder, &again);
+        leaks(&recorder.finish()).len()
+    };
+    let begin = |recorder: &mut Recorder| {
+        let fault = write_fault(A, []);
+        recorder.run(2, [fault[0]]);
+    };
+    assert_eq!(judged(header(), |_| ()), 1);
+    assert_eq!(judged(header(), begin), 0);
+    assert_eq!(
+        judged(header(), |recorder| {
+            recorder.lose(1, 1);
+        }),
+        0
+    );
+    let mut sampled = header();
+    sampled.left_out = 3;
+    assert_eq!(judged(sampled, |_| ()), 0);
 }
 
 #[test]

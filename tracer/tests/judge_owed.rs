@@ -4,7 +4,7 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Effect, Entry, Install, LockAction},
+    hooks::{Effect, Entry, Install, LockAction, Mode},
     judge::Report,
     trace::meta::{CorruptionMark, Mark, OperationMark},
     units::{Ino, Nanos, Tid},
@@ -440,7 +440,13 @@ fn one_frame_in_two_files() {
 fn fault_on_hole() -> Vec<Step> {
     let steps = fault(A, 17, Install::PteWrite);
     let mut filled = steps[..2].to_vec();
-    filled.extend([zero(A), map_extent(A), allocate(A, 17 * 4096, 4096)]);
+    filled.extend([
+        acquire(A, Ilock, Excl),
+        zero(A),
+        map_extent(A),
+        release(A, Ilock, Excl),
+        allocate(A, 17 * 4096, 4096),
+    ]);
     filled.extend(steps[2..].to_vec());
     filled
 }
@@ -463,9 +469,64 @@ fn a_block_that_nobody_zeroed() {
 }
 
 #[test]
+fn the_extent_map_changes_under_its_own_lock() {
+    let in_mode = |mode: Option<Mode>, steps: Vec<Step>| {
+        steps
+            .into_iter()
+            .filter_map(|step| match (is_lock(&step, A, Ilock), mode, step.effect) {
+                (false, ..) => Some(step),
+                (true, Some(mode), Effect::Lock(LockAction::Acquire(_))) => {
+                    Some(acquire(A, Ilock, mode))
+                }
+                (true, Some(mode), _) => Some(release(A, Ilock, mode)),
+                (true, None, _) => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        judged(in_mode(Some(Shared), fault_on_hole())),
+        ["wrong-mode predicted dax-write-fault"]
+    );
+    assert_eq!(
+        judged(in_mode(None, fault_on_hole())),
+        ["op-unprotected predicted dax-write-fault"]
+    );
+    // The page cache is mapped under it too, and a write takes it as well.
+    assert_eq!(
+        judged_cached(in_mode(Some(Shared), fault_on_hole())),
+        ["wrong-mode predicted write-fault"]
+    );
+    let write = |lock: Mode| {
+        vec![
+            enter(Entry::Write, A).a(0).b(4096),
+            acquire(A, IRwsem, Excl),
+            acquire(A, Ilock, lock),
+            map_extent(A),
+            release(A, Ilock, lock),
+            release(A, IRwsem, Excl),
+            leave(Entry::Write, A),
+        ]
+    };
+    assert_eq!(judged(write(Excl)), [""; 0]);
+    assert_eq!(judged(write(Shared)), ["wrong-mode predicted dax-write"]);
+    // Of a file that the operation is not about nothing is known.
+    let mut steps = write(Shared);
+    steps[3] = map_extent(B);
+    assert_eq!(judged(steps), [""; 0]);
+}
+
+#[test]
 fn zeroes_of_the_last_allocation_are_not_those_of_the_next() {
     let mut steps = fault_on_hole();
-    steps.splice(5..5, [map_extent(A), allocate(A, 18 * 4096, 4096)]);
+    steps.splice(
+        7..7,
+        [
+            acquire(A, Ilock, Excl),
+            map_extent(A),
+            release(A, Ilock, Excl),
+            allocate(A, 18 * 4096, 4096),
+        ],
+    );
     assert_eq!(judged(steps), ["stale-data observed dax-write-fault"]);
 }
 
@@ -576,8 +637,10 @@ fn fill_hole_of(page: u64, flags: u8) -> Vec<Step> {
         enter(Entry::Write, A).a(offset).b(4096),
         acquire(A, IRwsem, Excl),
         dax_write(A, offset, 4096),
+        acquire(A, Ilock, Excl),
         zero(A),
         map_extent(A),
+        release(A, Ilock, Excl),
         allocate(A, offset, 4096).flags(flags),
         drop_range(A, offset, 4096),
         release(A, IRwsem, Excl),
@@ -611,7 +674,7 @@ fn a_hole_filled_under_its_zero_page() {
     );
     // Torn down before the blocks came: a fault in between finds the hole again.
     let mut early = fill_hole(5);
-    early.swap(5, 6);
+    early.swap(7, 8);
     assert_eq!(judged(early), ["missing-invalidate predicted dax-write"]);
 
     assert_eq!(after_load_of_a_hole(fill_hole(5)), [""; 0]);

@@ -167,8 +167,9 @@ fn enter(args: &impl Args) -> Option<()> {
     let writes = protected(args, task, c);
     let mut flags = 0;
     // SAFETY: `task` is a live map value; the index is checked.
+    let outermost = unsafe { (*task).depth == 0 };
     unsafe {
-        if (*task).depth == 0 {
+        if outermost {
             (*task).slots = 0;
             (*task).held = 0;
             note_address_space(task);
@@ -197,6 +198,10 @@ fn enter(args: &impl Args) -> Option<()> {
         }
     }
     introduce(task, inode, device);
+    // It holds nothing yet: who does, if no other fault is under way?
+    if outermost {
+        flags |= freeze(task, inode);
+    }
     let stack = sampled_stack(args, task);
     emit(
         task,

@@ -12,6 +12,9 @@ const CONVERT_UNWRITTEN: u64 = 0x100;
 /// ext4_convert_unwritten_extents).
 const CONVERT_WRITTEN: u64 = 0x10;
 
+/// fs/ext4/ext4.h: EXT4_GET_BLOCKS_CREATE; whatever changes the map has it.
+const CREATE: u64 = 0x1;
+
 /// fs/ext4/ext4.h: EXT4_MAP_NEW, EXT4_MAP_UNWRITTEN (include/linux/buffer_head.h: BH_New, BH_Unwritten)
 const MAP_NEW: u64 = 1 << 5;
 const MAP_UNWRITTEN: u64 = 1 << 11;
@@ -46,6 +49,20 @@ const fn handle_wait(function: &'static str) -> Hook {
         None,
     )
     .stacks(Stacks::Always, None)
+}
+
+/// Looks blocks up to change what is there: "need to be called with down_write" (fs/ext4/extents.c above
+/// ext4_ext_map_blocks). (handle, inode, map, flags)
+const fn maps(function: &'static str, group: &'static str) -> Hook {
+    Hook::new(
+        Target::Function(function, Side::Entry),
+        Effect::MapExtent,
+        group,
+    )
+    .stacks(Stacks::Always, None)
+    .inode(arg(1, &[]))
+    .payload(None, None, Some(arg32(3)))
+    .guard(CREATE)
 }
 
 /// A function with the arguments (handle, inode, map, flags).
@@ -152,6 +169,8 @@ pub const TABLE: Filesystem = Filesystem {
         )
         .guard(MAP_NEW)
         .without(MAP_UNWRITTEN),
+        maps("ext4_ext_map_blocks", "ext4/map"),
+        maps("ext4_ind_map_blocks", "ext4/ind-map"),
         // ext4_ext_remove_space(inode, start, end), last block included
         changes(
             "ext4_ext_remove_space",

@@ -360,7 +360,7 @@ pub enum Effect {
     DaxTransfer,
     /// Blocks of the span became the file's, as written ones.
     Allocate(Span, Fresh),
-    /// An extent came into the map that faults read.
+    /// The extent map that faults read changes, under its lock.
     MapExtent,
     /// Blocks were overwritten with zeroes.
     Zero,

@@ -56,6 +56,7 @@ const fn remap_enter(at: Entry, group: &'static str) -> Hook {
 const fn maps(tracepoint: &'static str, group: &'static str) -> Hook {
     // (ip, cursor, state, caller_ip)
     Hook::new(Target::Tracepoint(tracepoint), Effect::MapExtent, group)
+        .stacks(Stacks::Always, None)
         .inode(xfs_inode(0))
         .payload(None, None, Some(arg32(2)))
         .without(OTHER_FORKS_STATE)

@@ -25,8 +25,8 @@ use crate::{
             Begun, FAULT_FLAG_WRITE, FaultKind, Operation, begun, installed, request, vm_fault,
         },
         order::{
-            Actor, Doing, Doubts, FreezeSeen, Hold as OrderHold, Leak, Moment, Order, Owner,
-            Resource, Wait, judge_freeze, needs_protection,
+            Actor, Balances, Doing, Doubts, Ended, FreezeSeen, Hold as OrderHold, Leak, Moment,
+            Order, Owner, Resource, Wait, judge_freeze, needs_protection,
         },
         owed::{Broken, Sight, drained, went_on},
         rules::{self, ChangeFacts, Kind, Observed, SeenAt, SizeFacts},
@@ -91,6 +91,8 @@ pub struct Engine {
     /// Processes of threads.
     pub processes: Map<u32, u32>,
     doubts: Doubts,
+    /// Of freeze protection; none if faults are left out on purpose.
+    balances: Option<Balances>,
     cpus: u32,
     /// Which page of which file mapped a frame last.
     pub(super) owners: Owners,
@@ -125,6 +127,7 @@ impl Engine {
             order: Order::default(),
             processes: Map::default(),
             doubts: Doubts::default(),
+            balances: (header.left_out == 0).then(Balances::default),
             cpus: header.cpus,
             owners: Owners::default(),
             sight: Sight::new(header),
@@ -166,6 +169,9 @@ impl Engine {
         if why == Unknown::Gap {
             self.forget_translations();
         }
+        if let Some(balances) = &mut self.balances {
+            balances.lost();
+        }
         self.abandon(task);
         task.unknown = Some(why);
     }
@@ -186,7 +192,15 @@ impl Engine {
                         file.end_operation(change.entry != Entry::Read);
                     }
                 }
-                Scope::Fault(fault) => self.files.get_mut(fault.inode).end_fault(),
+                Scope::Fault(fault) => {
+                    let file = self.files.get_mut(fault.inode);
+                    file.end_fault();
+                    if let (Some(balances), Some(filesystem), true) =
+                        (&mut self.balances, file.filesystem, fault.write)
+                    {
+                        balances.lost_one(file.meta.device, filesystem);
+                    }
+                }
                 Scope::Part => {}
             }
         }
@@ -241,7 +255,10 @@ impl Engine {
                 self.may_fault(task, event);
             }
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
-            Effect::MapExtent => task.fresh.mapped = true,
+            Effect::MapExtent => {
+                task.fresh.mapped = true;
+                self.map_entered(task, event);
+            }
             Effect::Zero => task.fresh.zeroed = true,
             Effect::LookUp(_) => self.looked_up(task),
             Effect::EntryLock(action) => self.entry_lock(task, action, event),
@@ -396,6 +413,13 @@ impl Engine {
         let file = self.files.get_mut(inode);
         let number = if entry.is_fault() {
             file.begin_fault();
+            if let (Some(balances), Some(filesystem), true) = (
+                &mut self.balances,
+                file.filesystem,
+                event.c & FAULT_FLAG_WRITE != 0,
+            ) {
+                balances.begins(file.meta.device, filesystem, head.flags, now);
+            }
             None
         } else {
             file.begin_operation(entry != Entry::Read)
@@ -494,7 +518,7 @@ impl Engine {
                     let owner = Owner::Process(task.account.process.unwrap_or_default());
                     task.account.release(Resource { class, owner });
                 }
-                self.end_freeze(task, &fault);
+                self.end_freeze(task, &fault, event);
                 self.end_fault(task.id, &task.locks, &fault, event);
                 self.files.get_mut(fault.inode).end_fault();
                 Some((fault.operation, fault.entered))
@@ -983,7 +1007,23 @@ impl Engine {
         self.waits(task, resource, event);
     }
 
-    fn end_freeze(&mut self, task: &mut Task, fault: &FaultScope) {
+    fn end_freeze(&mut self, task: &mut Task, fault: &FaultScope, event: &Event) {
+        let file = self.files.get(fault.inode);
+        if let (Some(balances), Some(filesystem), true) =
+            (&mut self.balances, file.filesystem, fault.write)
+        {
+            let ended = Ended {
+                task: task.id,
+                operation: fault.operation,
+                inode: fault.inode,
+                range: Files::page(fault.page, 1),
+                failed: event.a & vm_fault::ERROR != 0,
+                hook: HookId(event.head.hook),
+                stack: stack_id(event.head.stack).or(fault.stack),
+            };
+            let now = Nanos(event.head.time);
+            balances.ends(file.meta.device, filesystem, ended, now);
+        }
         if !needs_protection(fault.operation) {
             return;
         }
@@ -1704,8 +1744,11 @@ impl Engine {
         });
     }
 
-    /// Judges the windows that are still open when the run ends.
+    /// Judges the windows that are still open when the run ends, and what was left behind.
     pub fn close_all(&mut self) {
+        if let Some(balances) = &mut self.balances {
+            balances.judge(&mut self.findings);
+        }
         for index in self.files.indexes() {
             let file = self.files.get_mut(index);
             for window in mem::take(&mut file.open) {

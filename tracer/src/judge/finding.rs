@@ -99,6 +99,8 @@ pub enum Act {
     Data,
     /// Blocks were allocated.
     Allocate,
+    /// The extent map was changed.
+    Map,
     /// Unwritten blocks became written ones.
     Convert,
     /// What lies between the end of the file and a write beyond it was zeroed.

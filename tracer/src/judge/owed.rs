@@ -11,7 +11,7 @@ use crate::{
     judge::{
         engine::{Engine, found, other_inode_locked},
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
-        inode::InodeIndex,
+        inode::{Files, InodeIndex},
         lockset::{Hold, LockSet},
         operations::Operation,
         rules::{self, Kind, LayoutFacts, Observed, TornFacts},
@@ -37,6 +37,35 @@ pub struct Broken {
     pub class: LockClass,
     /// By what.
     pub act: Act,
+}
+
+/// What a task is in the middle of, seen from one of its files.
+struct Place {
+    operation: Operation,
+    inode: InodeIndex,
+    entered: Nanos,
+    /// What the operation was asked for, or the fault's page.
+    range: ByteRange,
+}
+
+impl Place {
+    fn of(task: &mut Task, address: u64) -> Option<Self> {
+        match doing(&mut task.scopes)? {
+            Scope::Fault(fault) if fault.address == address => Some(Self {
+                operation: fault.operation,
+                inode: fault.inode,
+                entered: fault.entered,
+                range: Files::page(fault.page, 1),
+            }),
+            Scope::Change(change) => change.subject(address).map(|subject| Self {
+                operation: change.operation,
+                inode: subject.inode,
+                entered: change.entered,
+                range: change.request.unwrap_or(ByteRange::ALL),
+            }),
+            Scope::Fault(_) | Scope::Part => None,
+        }
+    }
 }
 
 /// What the plan's hooks can show: a rule whose evidence no hook delivers is not applied.
@@ -504,6 +533,67 @@ impl Engine {
         Some(finding)
     }
 
+    /// The extent map changes, whoever asked for it.
+    pub(super) fn map_entered(&mut self, task: &mut Task, event: &Event) {
+        let Some(at) = Place::of(task, event.inode) else {
+            return;
+        };
+        let Some(class) = self.files.get(at.inode).filesystem.and_then(extent_lock) else {
+            return;
+        };
+        let mode = task.locks.find(at.inode, class).map(|hold| hold.mode);
+        if let Some((kind, observed)) = rules::held_exclusively(mode) {
+            let broken = Broken {
+                kind,
+                observed,
+                class,
+                act: Act::Map,
+            };
+            self.broke_at(task, &at, broken, at.range, event);
+        }
+    }
+
+    /// A rule that operations and faults can break alike.
+    #[cold]
+    fn broke_at(
+        &mut self,
+        task: &Task,
+        at: &Place,
+        broken: Broken,
+        range: ByteRange,
+        event: &Event,
+    ) -> Option<FindingIndex> {
+        let key = Key {
+            kind: broken.kind,
+            filesystem: self.files.get(at.inode).filesystem?,
+            operation: at.operation,
+            class: broken.class,
+            observed: broken.observed,
+            hook: HookId(event.head.hook),
+        };
+        let time = Nanos(event.head.time);
+        let witness = Witness {
+            scope: None,
+            entered: at.entered,
+            time,
+            act: broken.act,
+            inode: at.inode,
+            range,
+            size: u64::MAX,
+            locks: LockSeen::all(task.id, &task.locks, time),
+            actor: Party {
+                task: task.id,
+                role: Role::Actor(at.operation),
+                stack: stack_id(event.head.stack),
+            },
+            other: None,
+            more: Vec::new(),
+        };
+        let finding = self.findings.add(key, &witness);
+        self.facts.tell(|| found(finding, &witness));
+        Some(finding)
+    }
+
     /// Bytes of a DAX file are about to be written.
     pub(super) fn dax_write(&mut self, task: &mut Task, event: &Event) {
         let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
@@ -545,20 +635,12 @@ impl Engine {
         if zeroed || !self.sight.zeroes || (how == Fresh::IfMapped && !mapped) {
             return;
         }
-        let time = Nanos(event.head.time);
-        let (operation, inode, entered) = match doing(&mut task.scopes) {
-            Some(Scope::Fault(fault)) if fault.address == event.inode => {
-                (fault.operation, fault.inode, fault.entered)
-            }
-            Some(Scope::Change(change)) => match change.subject(event.inode) {
-                Some(subject) => (change.operation, subject.inode, change.entered),
-                None => return,
-            },
-            _ => return,
+        let Some(at) = Place::of(task, event.inode) else {
+            return;
         };
-        let file = self.files.get(inode);
+        let file = self.files.get(at.inode);
         let mut range = span.bytes(event.a, event.b, file.meta.block_bits);
-        let visible = match operation {
+        let visible = match at.operation {
             Operation::DaxWrite => file.meta.dax,
             // Readers see what lies inside EOF, and get there once direct I/O has begun: what is
             // allocated before is pages written back.
@@ -566,40 +648,20 @@ impl Engine {
                 range = range.below(event.size);
                 event.head.flags & FLAG_DIRECT != 0 && !range.is_empty()
             }
-            _ => operation.is_fault() && file.meta.dax,
+            operation => operation.is_fault() && file.meta.dax,
         };
-        let Some(filesystem) = file.filesystem.filter(|_| visible) else {
+        if !visible {
             return;
-        };
-        let key = Key {
+        }
+        let broken = Broken {
             kind: Kind::StaleData,
-            filesystem,
-            operation,
-            class: LockClass::InvalidateLock,
             observed: Observed::NotZeroed,
-            hook: HookId(event.head.hook),
-        };
-        let witness = Witness {
-            scope: None,
-            entered,
-            time,
+            class: LockClass::InvalidateLock,
             act: Act::Allocate,
-            inode,
-            range,
-            size: u64::MAX,
-            locks: LockSeen::all(task.id, &task.locks, time),
-            actor: Party {
-                task: task.id,
-                role: Role::Actor(operation),
-                stack: stack_id(event.head.stack),
-            },
-            other: None,
-            more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
+        let finding = self.broke_at(task, &at, broken, range, event);
         if let Some(Scope::Fault(fault)) = doing(&mut task.scopes) {
-            fault.stale = Some(finding);
+            fault.stale = finding;
         }
     }
 

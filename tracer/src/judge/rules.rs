@@ -81,9 +81,11 @@ pub const RULES: [Rule; 24] = [
     Rule {
         kind: Kind::OpUnprotected,
         name: "op-unprotected",
-        summary: "Extents inside EOF are removed, moved or converted without the exclusion lock.",
+        summary: "Extents inside EOF are removed, moved or converted without the exclusion lock; or the \
+                  extent map is changed without its own.",
         source: "mm/filemap.c head comment (i_rwsem, invalidate_lock); fs/xfs/xfs_file.c above \
-                 __xfs_filemap_fault; Documentation/filesystems/locking.rst, invalidate_lock",
+                 __xfs_filemap_fault; Documentation/filesystems/locking.rst, invalidate_lock; \
+                 fs/xfs/xfs_inode.c above xfs_ilock; fs/ext4/extents.c above ext4_ext_map_blocks",
         asks: None,
     },
     Rule {
@@ -98,7 +100,7 @@ pub const RULES: [Rule; 24] = [
         kind: Kind::WrongMode,
         name: "wrong-mode",
         summary: "The exclusion lock is held shared where extents change, or come to be shared; faults \
-                  hold it shared too.",
+                  hold it shared too. Or the extent map's own lock is, as those hold it who look it up.",
         source: "fs/xfs/xfs_inode.c above xfs_ilock; fs/xfs/xfs_iops.c:xfs_setattr_size asserts \
                  XFS_MMAPLOCK_EXCL; fs/xfs/xfs_inode.h above XFS_IREMAPPING",
         asks: None,
@@ -127,8 +129,10 @@ pub const RULES: [Rule; 24] = [
     Rule {
         kind: Kind::LockLeak,
         name: "lock-leak",
-        summary: "An operation returns with a lock that it took, or releases it in another mode.",
-        source: "kernel/locking/rwsem.c: up_read and up_write pair with their acquisitions",
+        summary: "An operation returns with a lock that it took, or releases it in another mode; or a write \
+                  fault does not end its freeze protection.",
+        source: "kernel/locking/rwsem.c: up_read and up_write pair with their acquisitions; \
+                 include/linux/fs.h: sb_start_pagefault and sb_end_pagefault do",
         asks: None,
     },
     Rule {
@@ -307,6 +311,8 @@ pub enum Observed {
     Retaken,
     /// Still held in this mode at the end.
     StillHeld(Mode),
+    /// Still held, shared, by one of several faults that have ended.
+    LeftByOne,
     /// Held in the first mode, released in the second.
     ReleasedAs(Mode, Mode),
     /// Taken while this was held.
@@ -363,6 +369,7 @@ impl Observed {
             Self::DroppedBefore => "released before the act".to_owned(),
             Self::Retaken => "released and retaken after the invalidation".to_owned(),
             Self::StillHeld(mode) => format!("{} still held", mode.name()),
+            Self::LeftByOne => "SHARED still held by one of several faults like this".to_owned(),
             Self::ReleasedAs(held, released) => {
                 format!("held {}, released {}", held.name(), released.name())
             }
@@ -430,7 +437,8 @@ pub fn change(facts: ChangeFacts) -> Option<(Kind, Observed)> {
 
 /// What the task's own program order says about a lock other than the exclusion lock.
 ///
-/// `i_rwsem` keeps other operations and direct I/O out, the extent lock keeps readers of the map out.
+/// `i_rwsem` keeps other operations and direct I/O out, the extent lock (XFS: ILOCK, ext4: i_data_sem) keeps
+/// readers of the map out.
 pub fn held_exclusively(mode: Option<Mode>) -> Option<(Kind, Observed)> {
     match mode {
         Some(Mode::Excl) => None,

@@ -114,6 +114,7 @@ impl Facts<'_> {
                 )
             }
             Act::Data => format!("wrote {} of inode {inode}", self.span()),
+            Act::Map => format!("changed the extent map of inode {inode}"),
             Act::Convert if self.key.class == LockClass::IRwsem => {
                 format!(
                     "made unwritten blocks of {} of inode {inode} written",
@@ -448,6 +449,18 @@ impl Facts<'_> {
 
     fn leak(&self) -> String {
         let (lock, inode) = (self.lock(), self.inode);
+        if self.key.class == LockClass::FreezePagefault {
+            let who = match self.key.observed {
+                Observed::LeftByOne => ", or one of those before it,",
+                _ => "",
+            };
+            return format!(
+                "of {} of inode {inode}{who} did not end its freeze protection ({lock}): from then on the \
+                 filesystem's count of protected faults was not zero though none was under way; a \
+                 freeze waits for ever",
+                self.span()
+            );
+        }
         let blocked = match (self.key.class, self.key.observed) {
             (_, Observed::ReleasedAs(..)) => "the lock's state is corrupt from here on",
             (LockClass::InvalidateLock, Observed::StillHeld(Mode::Excl)) => {

@@ -5,17 +5,23 @@
 //! a fault that needs the protection: zero means that nobody holds it, hence not this task either; more
 //! than zero says nothing, another task may hold it. The kernel side looks when the exclusion lock was
 //! taken and when a translation is installed.
+//!
+//! It looks too when a write fault begins, which holds nothing yet: more than zero while no other is
+//! under way was left behind by one that is over ([`Balances`]).
 
 use tracer_ebpf::event::{FLAG_FREEZE_FREE, FLAG_FREEZE_HELD};
 
 use crate::{
-    hooks::{LockClass, Mode},
+    hooks::{FilesystemKind, LockClass, Mode},
     judge::{
         finding::{Act, Findings, Key, Party, Role, Witness},
+        inode::InodeIndex,
         operations::Operation,
         rules::{Kind, Observed},
+        task::TaskId,
+        window::CLOCK_SKEW_NS,
     },
-    units::{ByteRange, HookId, Nanos, StackId},
+    units::{ByteRange, Device, HookId, Nanos, StackId},
 };
 
 use super::{Actor, Doing, Moment};
@@ -187,4 +193,184 @@ pub fn judge(
         more,
     };
     findings.add(key, &witness);
+}
+
+/// Sightings of a count that should be zero without which nothing is said: records of two CPUs may
+/// come in the wrong order once.
+const SIGHTINGS: u32 = 2;
+
+/// A write fault that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Whose.
+    pub task: TaskId,
+    /// What it was.
+    pub operation: Operation,
+    /// On which file.
+    pub inode: InodeIndex,
+    /// Its bytes.
+    pub range: ByteRange,
+    /// It mapped nothing, and said so.
+    pub failed: bool,
+    /// What saw its end.
+    pub hook: HookId,
+    /// Where it was taken, if it was.
+    pub stack: Option<StackId>,
+}
+
+/// The count of one filesystem.
+#[derive(Debug)]
+struct Balance {
+    device: Device,
+    filesystem: FilesystemKind,
+    /// Write faults under way.
+    open: u32,
+    /// When the last one ended.
+    ended: Nanos,
+    /// When the count was last zero: whatever was under way then is over.
+    zero: Option<Nanos>,
+    /// The likeliest fault since to have left something behind, and of how many of its kind.
+    suspect: Option<(Ended, u32)>,
+    /// How often it was more than zero with nothing under way, and when last.
+    left: u32,
+    seen: Nanos,
+}
+
+impl Balance {
+    fn new(device: Device, filesystem: FilesystemKind) -> Self {
+        Self {
+            device,
+            filesystem,
+            open: 0,
+            ended: Nanos(0),
+            zero: None,
+            suspect: None,
+            left: 0,
+            seen: Nanos(0),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.zero = None;
+        self.suspect = None;
+        self.left = 0;
+    }
+
+    fn begins(&mut self, flags: u8, now: Nanos) {
+        match protected(flags) {
+            Some(false) => {
+                self.forget();
+                self.zero = Some(now);
+            }
+            Some(true)
+                if self.open == 0
+                    && self.zero.is_some()
+                    && now.0.saturating_sub(self.ended.0) > CLOCK_SKEW_NS =>
+            {
+                self.left += 1;
+                self.seen = now;
+            }
+            Some(true) | None => {}
+        }
+        self.open += 1;
+    }
+
+    fn ends(&mut self, fault: Ended, now: Nanos) {
+        self.open = self.open.saturating_sub(1);
+        self.ended = self.ended.max(now);
+        if self.zero.is_none() || self.left != 0 || !needs_protection(fault.operation) {
+            return;
+        }
+        // Ways out that are seldom taken are those that forget.
+        match &mut self.suspect {
+            Some((known, count)) if known.failed == fault.failed => {
+                *known = fault;
+                *count += 1;
+            }
+            Some((known, _)) if known.failed => {}
+            suspect => *suspect = Some((fault, 1)),
+        }
+    }
+}
+
+/// Whether every write fault ends the protection that it began, by filesystem.
+#[derive(Debug, Default)]
+pub struct Balances(Vec<Balance>);
+
+impl Balances {
+    fn of(&mut self, device: Device, filesystem: FilesystemKind) -> &mut Balance {
+        let at = match self.0.iter().position(|known| known.device == device) {
+            Some(at) => at,
+            None => {
+                self.0.push(Balance::new(device, filesystem));
+                self.0.len() - 1
+            }
+        };
+        &mut self.0[at]
+    }
+
+    /// A write fault begins.
+    pub fn begins(&mut self, device: Device, filesystem: FilesystemKind, flags: u8, now: Nanos) {
+        self.of(device, filesystem).begins(flags, now);
+    }
+
+    /// It ends.
+    pub fn ends(&mut self, device: Device, filesystem: FilesystemKind, fault: Ended, now: Nanos) {
+        self.of(device, filesystem).ends(fault, now);
+    }
+
+    /// One is lost sight of: it may be over or not.
+    pub fn lost_one(&mut self, device: Device, filesystem: FilesystemKind) {
+        let balance = self.of(device, filesystem);
+        balance.open = balance.open.saturating_sub(1);
+        balance.forget();
+    }
+
+    /// Faults may be under way that nobody saw.
+    pub fn lost(&mut self) {
+        self.0.iter_mut().for_each(Balance::forget);
+    }
+
+    /// At the end of a run: what was left behind and never came back.
+    pub fn judge(&mut self, findings: &mut Findings) {
+        for balance in &mut self.0 {
+            let (Some(zero), Some((fault, count))) = (balance.zero, balance.suspect) else {
+                continue;
+            };
+            if balance.left < SIGHTINGS {
+                continue;
+            }
+            let observed = match count {
+                1 => Observed::StillHeld(Mode::Shared),
+                _ => Observed::LeftByOne,
+            };
+            let key = Key {
+                kind: Kind::LockLeak,
+                filesystem: balance.filesystem,
+                operation: fault.operation,
+                class: LockClass::FreezePagefault,
+                observed,
+                hook: fault.hook,
+            };
+            let witness = Witness {
+                scope: None,
+                entered: zero,
+                time: balance.seen,
+                act: Act::Return,
+                inode: fault.inode,
+                range: fault.range,
+                size: u64::MAX,
+                locks: Vec::new(),
+                actor: Party {
+                    task: fault.task,
+                    role: Role::Actor(fault.operation),
+                    stack: fault.stack,
+                },
+                other: None,
+                more: Vec::new(),
+            };
+            findings.add(key, &witness);
+            balance.forget();
+        }
+    }
 }
