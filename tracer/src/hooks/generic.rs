@@ -296,4 +296,11 @@ pub const HOOKS: &[Hook] = &[
         "task/exit",
     )
     .success(Success::Always),
+    // What a task that oopsed takes on its way out is no part of what it was doing.
+    Hook::new(
+        Target::Function("make_task_dead", Side::Entry),
+        Effect::TaskExit,
+        "task/dead",
+    )
+    .success(Success::Always),
 ];
