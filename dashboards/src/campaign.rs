@@ -587,6 +587,21 @@ impl Trial {
     }
 }
 
+/// What arguments of mkfs ask for, as a part of a file's name: `-m reflink=1` is `reflink`,
+/// `-O ^has_journal` is `no-has-journal`.
+fn features(mkfs: &str) -> impl Iterator<Item = String> {
+    mkfs.split([' ', ','])
+        .filter(|word| !word.is_empty() && !word.starts_with('-'))
+        .map(|word| {
+            let (off, word) = match (word.strip_prefix('^'), word.strip_suffix("=0")) {
+                (Some(word), _) | (None, Some(word)) => ("no-", word),
+                (None, None) => ("", word.strip_suffix("=1").unwrap_or(word)),
+            };
+            let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+            format!("{off}{}", word.chars().map(plain).collect::<String>())
+        })
+}
+
 impl Workload {
     /// `xfs-punch-vs-fault`, and what is not as usual.
     pub fn name(&self) -> String {
@@ -594,12 +609,9 @@ impl Workload {
         if !self.dax {
             name.push_str("-page-cache");
         }
-        if let Some(mkfs) = &self.mkfs {
-            let words = mkfs.split(|c: char| !c.is_ascii_alphanumeric());
-            for word in words.filter(|word| word.len() > 1) {
-                name.push('-');
-                name.push_str(word);
-            }
+        for feature in self.mkfs.iter().flat_map(|mkfs| features(mkfs)) {
+            name.push('-');
+            name.push_str(&feature);
         }
         name
     }
@@ -769,6 +781,15 @@ pub fn own_binary() -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workloads_that_differ_have_names_that_do() {
+        let named = |mkfs| features(mkfs).collect::<Vec<_>>().join("-");
+        assert_eq!(named("-m reflink=1 -i exchange=1"), "reflink-exchange");
+        assert_eq!(named("-m reflink=0,rmapbt=1"), "no-reflink-rmapbt");
+        assert_eq!(named("-O ^has_journal"), "no-has-journal");
+        assert_eq!(named("-b size=1024"), "size-1024");
+    }
 
     #[test]
     fn a_starved_guest_is_not_blamed_for_its_stalls() {

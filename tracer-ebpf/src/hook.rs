@@ -142,6 +142,8 @@ pub const MORE_FREEZE: u8 = 1 << 1;
 pub const MORE_ARMS: u8 = 1 << 2;
 /// Is not itself reported.
 pub const MORE_QUIET: u8 = 1 << 3;
+/// Counts only while the inode's exclusion lock is held.
+pub const MORE_HELD: u8 = 1 << 4;
 
 /// Everything one attached program knows.
 #[repr(C)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use tracer_ebpf::hook::{
-    Hold, HookSpec, KernelLayout, MAX_DEREFS, MORE_ARMS, MORE_FIRST, MORE_FREEZE, MORE_QUIET, Path,
-    Role, SOURCE_NONE, SOURCE_RETURN, SPEC_KNOWN, SPEC_OWN, SPEC_SIZE, SPEC_STACK,
-    SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Turn, Watched,
+    Hold, HookSpec, KernelLayout, MAX_DEREFS, MORE_ARMS, MORE_FIRST, MORE_FREEZE, MORE_HELD,
+    MORE_QUIET, Path, Role, SOURCE_NONE, SOURCE_RETURN, SPEC_KNOWN, SPEC_OWN, SPEC_SIZE,
+    SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Turn, Watched,
 };
 
 use crate::{
@@ -429,6 +429,7 @@ fn role(effect: Effect) -> Role {
         | Effect::Invalidated
         | Effect::DrainDirect
         | Effect::DaxTransfer
+        | Effect::UserMemory
         | Effect::Allocate(..)
         | Effect::MapExtent
         | Effect::Zero
@@ -471,7 +472,7 @@ fn flags(hook: &Hook) -> u8 {
         // Its scope would be opened by what it stands in for.
         Effect::Note => SPEC_UNSCOPED,
         Effect::Evict => SPEC_UNSCOPED | SPEC_KNOWN,
-        Effect::Zero | Effect::Invalidated => SPEC_OWN,
+        Effect::Zero | Effect::Invalidated | Effect::UserMemory => SPEC_OWN,
         Effect::LookUp(_) => SPEC_WITHIN,
         Effect::MapExtent | Effect::Pause | Effect::PauseUnlocked => 0,
         Effect::ChangeExtents(_)
@@ -498,6 +499,7 @@ fn more(hook: &Hook) -> u8 {
         Effect::Install(_) => MORE_FREEZE,
         Effect::LayoutScan(_) => MORE_ARMS,
         Effect::EntryLock(EntryAction::Wait) => MORE_QUIET,
+        Effect::UserMemory => MORE_HELD,
         _ => 0,
     }
 }

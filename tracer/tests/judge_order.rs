@@ -186,6 +186,31 @@ fn user_memory_copied_under_the_exclusion_lock() {
         alone(write(&[(IRwsem, Excl), (InvalidateLock, Shared)])),
         ["lock-order predicted dax-write: mmap_lock, taken while holding invalidate_lock SHARED"]
     );
+    assert_eq!(
+        alone(write(&[(IRwsem, Excl), (Ilock, Shared)])),
+        ["lock-order predicted dax-write: mmap_lock, taken while holding ilock SHARED"]
+    );
+    let mut journal = write(&[(IRwsem, Excl)]);
+    journal.insert(2, resource(LockClass::Transaction, TAKE));
+    journal.insert(4, resource(LockClass::Transaction, DROP));
+    assert_eq!(
+        alone(journal),
+        ["txn-order predicted dax-write: mmap_lock, taken while holding xfs_trans SHARED"]
+    );
+    // Through the page cache.
+    let read = vec![
+        enter(Entry::Read, A).a(0).b(KIB),
+        acquire(A, IRwsem, Shared),
+        acquire(A, InvalidateLock, Shared),
+        read_pages(A),
+        release(A, InvalidateLock, Shared),
+        release(A, IRwsem, Shared),
+        leave(Entry::Read, A).a(KIB),
+    ];
+    assert_eq!(
+        alone(read),
+        ["lock-order predicted dax-read: mmap_lock, taken while holding invalidate_lock SHARED"]
+    );
 }
 
 #[test]

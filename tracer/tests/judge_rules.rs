@@ -465,6 +465,36 @@ fn a_lock_released_in_another_mode() {
 }
 
 #[test]
+fn a_lock_released_twice() {
+    let mut steps = fallocate(A, PUNCH, OFFSET, LENGTH);
+    let at = steps.len() - 3;
+    steps.insert(at, release(A, InvalidateLock, Excl));
+    let mut recorder = Recorder::new();
+    recorder.run(1, steps);
+    let report = recorder.finish();
+    assert_eq!(found(&report), ["lock-leak predicted fallocate/PUNCH_HOLE"]);
+    assert_eq!(report.findings[0].observed, "not held, released EXCL");
+    // What somebody left behind may be released by another.
+    let mut steps = fallocate(A, PUNCH, OFFSET, LENGTH);
+    let at = steps.len() - 3;
+    let late = steps.remove(at);
+    assert!(is_lock(&late, A, InvalidateLock));
+    let mut recorder = Recorder::new();
+    recorder.run(1, steps);
+    recorder.run(
+        2,
+        [
+            enter(Entry::Fallocate, A).c(PUNCH),
+            late,
+            leave(Entry::Fallocate, A),
+        ],
+    );
+    let report = recorder.finish();
+    assert_eq!(found(&report), ["lock-leak predicted fallocate/PUNCH_HOLE"]);
+    assert_eq!(report.findings[0].observed, "EXCL still held");
+}
+
+#[test]
 fn releasing_what_was_never_seen_acquired_is_no_leak() {
     let steps = vec![
         enter(Entry::SetSize, A).a(2 * SIZE),

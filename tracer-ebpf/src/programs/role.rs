@@ -9,8 +9,9 @@ use tracer_ebpf::{
         Head, lost,
     },
     hook::{
-        Hold, HookSpec, MORE_ARMS, MORE_FIRST, MORE_FREEZE, MORE_QUIET, Role, SPEC_KNOWN, SPEC_OWN,
-        SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED, SPEC_WITHIN, Success,
+        Hold, HookSpec, MORE_ARMS, MORE_FIRST, MORE_FREEZE, MORE_HELD, MORE_QUIET, Role,
+        SPEC_KNOWN, SPEC_OWN, SPEC_SIZE, SPEC_STACK, SPEC_STACK_SAMPLED, SPEC_STATE, SPEC_UNSCOPED,
+        SPEC_WITHIN, Success,
     },
 };
 
@@ -506,6 +507,9 @@ fn act(args: &impl Args) -> Option<()> {
             0
         }
     };
+    if frozen(&SPEC.more) & MORE_HELD != 0 && held == 0 {
+        return None;
+    }
     if frozen(&SPEC.more) & MORE_QUIET != 0 {
         arm(task, inode, payload!(args, payload, 0).unwrap_or(0));
         return None;

@@ -195,6 +195,10 @@ pub const HOOKS: &[Hook] = &[
             Some(arg(1, &[Step::Read("iov_iter", "count")])),
             None,
         ),
+    // filemap_read(iocb, iter, already_read), fault_in_readable(address, bytes): buffered writes make what they
+    // copy resident first (mm/filemap.c:generic_perform_write, fs/iomap/buffered-io.c:iomap_write_iter).
+    Hook::new(entry("filemap_read"), Effect::UserMemory, "user/read"),
+    Hook::new(entry("fault_in_readable"), Effect::UserMemory, "user/write"),
     // Zeroes for blocks that a filesystem hands out as written ones (XFS_BMAPI_ZERO,
     // EXT4_GET_BLOCKS_ZERO); the block device does not say whose they are.
     Hook::new(entry("blkdev_issue_zeroout"), Effect::Zero, "blocks/zero"),

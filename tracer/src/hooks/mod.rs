@@ -97,6 +97,11 @@ impl LockClass {
         }
     }
 
+    /// True for what is held of a journal, not of a file.
+    pub fn is_journal(self) -> bool {
+        matches!(self, Self::Handle | Self::Transaction)
+    }
+
     /// Every class, in the order of the enum.
     pub const ALL: [Self; 14] = [
         Self::IRwsem,
@@ -358,6 +363,8 @@ pub enum Effect {
     // As traces of earlier in this version name it.
     #[serde(alias = "dax-write")]
     DaxTransfer,
+    /// User memory is about to be touched, any page of which may fault, under the exclusion lock.
+    UserMemory,
     /// Blocks of the span became the file's, as written ones.
     Allocate(Span, Fresh),
     /// The extent map that faults read changes, under its lock.

@@ -254,6 +254,7 @@ impl Engine {
                 self.written(task, Span::Bytes, Act::Data, event);
                 self.may_fault(task, event);
             }
+            Effect::UserMemory => self.may_fault(task, event),
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
             Effect::MapExtent => {
                 task.fresh.mapped = true;
@@ -591,7 +592,7 @@ impl Engine {
             });
             self.leak(
                 *id,
-                &held,
+                (held.inode, held.class, held.stack),
                 observed,
                 (operation, entered),
                 Act::Return,
@@ -605,21 +606,21 @@ impl Engine {
     fn leak(
         &mut self,
         task: TaskId,
-        held: &Held,
+        (inode, class, stack): (InodeIndex, LockClass, Option<StackId>),
         observed: Observed,
         (operation, entered): (Operation, Nanos),
         act: Act,
         locks: Vec<LockSeen>,
         event: &Event,
     ) {
-        let Some(filesystem) = self.files.get(held.inode).filesystem else {
+        let Some(filesystem) = self.files.get(inode).filesystem else {
             return;
         };
         let key = Key {
             kind: Kind::LockLeak,
             filesystem,
             operation,
-            class: held.class,
+            class,
             observed,
             hook: HookId(event.head.hook),
         };
@@ -628,14 +629,14 @@ impl Engine {
             entered,
             time: Nanos(event.head.time),
             act,
-            inode: held.inode,
+            inode,
             range: ByteRange::new(0, event.size),
             size: event.size,
             locks,
             actor: Party {
                 task,
                 role: Role::Actor(operation),
-                stack: stack_id(event.head.stack).or(held.stack),
+                stack: stack_id(event.head.stack).or(stack),
             },
             other: None,
             more: Vec::new(),
@@ -712,35 +713,17 @@ impl Engine {
                         at: now,
                     });
                 }
-                let other = match released {
-                    Released::Matched(_) => None,
+                match released {
+                    Released::Matched(_) => {}
                     Released::Unseen => {
-                        self.order.waits.mended(resource);
-                        None
+                        let mended = self.order.waits.mended(resource);
+                        if !mended && !may_be_the_callers(class) {
+                            self.released_wrongly(task, (inode, class, mode), None, event);
+                        }
                     }
-                    Released::OtherMode(held) => Some(held),
-                };
-                if let Some(held) = other
-                    && let Some(operation) = doing_what(task)
-                {
-                    let mut all = LockSeen::all(task.id, &task.locks, now);
-                    all.push(LockSeen {
-                        task: task.id,
-                        inode: Some(inode),
-                        class,
-                        mode: held.hold.mode,
-                        held_ns: now.0.saturating_sub(held.hold.since.0),
-                    });
-                    let observed = Observed::ReleasedAs(held.hold.mode, mode);
-                    self.leak(
-                        task.id,
-                        &held,
-                        observed,
-                        operation,
-                        Act::Release,
-                        all,
-                        event,
-                    );
+                    Released::OtherMode(held) => {
+                        self.released_wrongly(task, (inode, class, mode), Some(held), event);
+                    }
                 }
                 match class {
                     LockClass::InvalidateLock => self.exclusion_released(task, inode, now),
@@ -759,6 +742,35 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// A lock was released that the task holds in another mode, or not at all.
+    #[cold]
+    fn released_wrongly(
+        &mut self,
+        task: &mut Task,
+        (inode, class, mode): (InodeIndex, LockClass, Mode),
+        held: Option<Held>,
+        event: &Event,
+    ) {
+        let Some(operation) = doing_what(task) else {
+            return;
+        };
+        let now = Nanos(event.head.time);
+        let mut all = LockSeen::all(task.id, &task.locks, now);
+        all.extend(held.map(|held| LockSeen {
+            task: task.id,
+            inode: Some(inode),
+            class,
+            mode: held.hold.mode,
+            held_ns: now.0.saturating_sub(held.hold.since.0),
+        }));
+        let (observed, stack) = match held {
+            Some(held) => (Observed::ReleasedAs(held.hold.mode, mode), held.stack),
+            None => (Observed::ReleasedUnheld(mode), None),
+        };
+        let left = (inode, class, stack);
+        self.leak(task.id, left, observed, operation, Act::Release, all, event);
     }
 
     fn process(&self, task: &mut Task) -> u32 {
@@ -974,14 +986,19 @@ impl Engine {
         Some(class)
     }
 
-    /// User memory is about to be copied, of which any page may fault: as if it did, if that would
-    /// want the exclusion lock that the task holds (mm/filemap.c, head comment: mmap_lock comes first).
+    /// User memory is about to be copied, of which any page may fault: as if it did, if the task holds
+    /// what that would want (mm/filemap.c, head comment: mmap_lock comes first, but for i_rwsem).
     fn may_fault(&mut self, task: &mut Task, event: &Event) {
-        if !task
+        let alone = task
             .locks
             .iter()
-            .any(|held| held.class == LockClass::InvalidateLock)
-        {
+            .all(|held| held.class == LockClass::IRwsem)
+            && task
+                .account
+                .others
+                .iter()
+                .all(|held| !held.resource.class.is_journal());
+        if alone {
             return;
         }
         let resource = Resource {
@@ -1760,6 +1777,24 @@ impl Engine {
                 self.facts.tell(|| closed(&window, index, self.now));
             }
         }
+    }
+}
+
+/// True if the caller of an operation may hold it when the operation begins, and have it released and
+/// taken back: the VFS calls notify_change under i_rwsem, mm its own walks under i_mmap_rwsem.
+fn may_be_the_callers(class: LockClass) -> bool {
+    match class {
+        LockClass::InvalidateLock | LockClass::Ilock | LockClass::IDataSem => false,
+        LockClass::IRwsem | LockClass::IMmapRwsem | LockClass::XattrSem => true,
+        // No locks of an inode.
+        LockClass::MmapLock
+        | LockClass::VmaLock
+        | LockClass::FreezePagefault
+        | LockClass::Handle
+        | LockClass::Transaction
+        | LockClass::DaxEntry
+        | LockClass::FolioLock
+        | LockClass::PagePin => true,
     }
 }
 

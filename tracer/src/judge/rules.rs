@@ -129,8 +129,8 @@ pub const RULES: [Rule; 24] = [
     Rule {
         kind: Kind::LockLeak,
         name: "lock-leak",
-        summary: "An operation returns with a lock that it took, or releases it in another mode; or a write \
-                  fault does not end its freeze protection.",
+        summary: "An operation returns with a lock that it took, releases it in another mode, or releases \
+                  one that it does not hold; or a write fault does not end its freeze protection.",
         source: "kernel/locking/rwsem.c: up_read and up_write pair with their acquisitions; \
                  include/linux/fs.h: sb_start_pagefault and sb_end_pagefault do",
         asks: None,
@@ -315,6 +315,8 @@ pub enum Observed {
     LeftByOne,
     /// Held in the first mode, released in the second.
     ReleasedAs(Mode, Mode),
+    /// Released in this mode though it was not held.
+    ReleasedUnheld(Mode),
     /// Taken while this was held.
     Holding(LockClass, Mode),
     /// Held in this mode while the task waited for that.
@@ -373,6 +375,7 @@ impl Observed {
             Self::ReleasedAs(held, released) => {
                 format!("held {}, released {}", held.name(), released.name())
             }
+            Self::ReleasedUnheld(mode) => format!("not held, released {}", mode.name()),
             Self::Holding(class, mode) => {
                 format!("taken while holding {} {}", class.name(), mode.name())
             }
@@ -588,6 +591,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Evict
         | Effect::Invalidated
         | Effect::LookUp(_)
+        | Effect::UserMemory
         | Effect::Pause
         | Effect::PauseUnlocked
         | Effect::Note => false,

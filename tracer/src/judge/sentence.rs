@@ -462,7 +462,9 @@ impl Facts<'_> {
             );
         }
         let blocked = match (self.key.class, self.key.observed) {
-            (_, Observed::ReleasedAs(..)) => "the lock's state is corrupt from here on",
+            (_, Observed::ReleasedAs(..) | Observed::ReleasedUnheld(_)) => {
+                "the lock's state is corrupt from here on"
+            }
             (LockClass::InvalidateLock, Observed::StillHeld(Mode::Excl)) => {
                 "every later page fault or truncate of that file blocks"
             }
@@ -474,6 +476,10 @@ impl Facts<'_> {
                 "released {lock} of inode {inode} as {} though it was held {}",
                 released.name(),
                 held.name()
+            ),
+            Observed::ReleasedUnheld(mode) => format!(
+                "released {lock} of inode {inode} as {} though it did not hold it",
+                mode.name()
             ),
             Observed::StillHeld(mode) => {
                 format!(

@@ -138,6 +138,7 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ),
         ("inode_dio_wait", "dio/wait", Effect::DrainDirect),
         ("dax_iomap_rw", "dax/transfer", Effect::DaxTransfer),
+        ("filemap_read", "user/read", Effect::UserMemory),
         ("xfs_file_read_iter", "xfs/read", Enter(Entry::Read)),
         ("xfs_file_read_iter", "xfs/read-end", Leave(Entry::Read)),
         ("xfs_file_write_iter", "xfs/write", Enter(Entry::Write)),
@@ -463,6 +464,11 @@ pub fn drain(inode: u64) -> Step {
 /// `dax_iomap_rw`
 pub fn dax_write(inode: u64, offset: u64, length: u64) -> Step {
     Step::new(Effect::DaxTransfer, inode).a(offset).b(length)
+}
+
+/// `filemap_read`, which copies to user memory
+pub fn read_pages(inode: u64) -> Step {
+    Step::new(Effect::UserMemory, inode)
 }
 
 /// `blkdev_issue_zeroout`

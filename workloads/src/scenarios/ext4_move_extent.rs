@@ -1,13 +1,17 @@
 //! EXT4_IOC_MOVE_EXT, as e4defrag does it: the file gets another file's blocks and keeps its data.
 //! No store may be lost.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
 use super::block::FileId;
 use super::error::Error;
 use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
 use super::kernel;
 use super::ledger::Family;
-use super::setup::{Cast, Setup, solo};
+use super::setup::{Cast, Setup, duo};
 use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -22,8 +26,12 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file_alone(Family::Fixed, 0, Habit::default())?;
     // It gets the target's old blocks, with their data.
     let donor = setup.bystander(Family::Exchanged(FileId(target.id.0)))?;
-    Ok(solo(move |run| {
+    Ok(duo(move |run| {
         let range = run.aim(&target);
+        // The other way round nothing moves, but the kernel locks both files before it says so.
+        run.apply(Operation::MoveExtents, &donor, range, || {
+            nothing_beyond(&donor.file, &target.file)
+        })?;
         if run.rng().one_in(8) {
             run.apply(Operation::Preallocate, &donor, range, || {
                 preallocate(&donor.file, range)
@@ -41,7 +49,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             match kernel::move_extents(&target.file, &donor.file, first, blocks) {
                 // Nothing but holes.
                 Err(error) if error.raw_os_error() == Some(libc::ENODATA) => {
-                    Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+                    Err(io::Error::from_raw_os_error(libc::EAGAIN))
                 }
                 done => done,
             }
@@ -54,4 +62,16 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         }
         Ok(())
     }))
+}
+
+/// A move from where a file has ended, which is refused.
+fn nothing_beyond(file: &File, donor: &File) -> io::Result<()> {
+    let end = file.metadata()?;
+    let first = end.len().div_ceil(end.blksize());
+    match kernel::move_extents(file, donor, first, 1) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(io::Error::from_raw_os_error(libc::EAGAIN))
+        }
+        done => done,
+    }
 }

@@ -77,11 +77,11 @@ impl Waits {
         }
     }
 
-    /// A lock was released by another task than the one that took it.
-    pub fn mended(&mut self, resource: Resource) {
-        if !self.leaks.is_empty() {
-            self.leaks.retain(|leak| leak.resource != resource);
-        }
+    /// A lock was released by another task than the one that took it; true if somebody had left it behind.
+    pub fn mended(&mut self, resource: Resource) -> bool {
+        let before = self.leaks.len();
+        self.leaks.retain(|leak| leak.resource != resource);
+        self.leaks.len() < before
     }
 }
 
