@@ -304,7 +304,7 @@ fn layout(types: &KernelTypes, symbols: &Symbols) -> Result<KernelLayout, TypesE
     })
 }
 
-/// Gives every `Leave` the id of the `Enter` on the same function, every `LookUp` that of its operation's,
+/// Gives every `Leave` the id of the `Enter` on the same function, every `LookUp` and `Switch` that of its operation's,
 /// whatever arms a sleep the id under which that is reported, and resources their kind.
 fn pair(rows: &mut [Row]) {
     let asleep = rows
@@ -325,7 +325,7 @@ fn pair(rows: &mut [Row]) {
     for index in 0..rows.len() {
         let (entry, function) = match (rows[index].hook.effect, rows[index].hook.target) {
             (Effect::Leave(entry), Target::Function(function, _)) => (entry, Some(function)),
-            (Effect::LookUp(entry), _) => (entry, None),
+            (Effect::LookUp(entry) | Effect::Switch(entry), _) => (entry, None),
             _ => continue,
         };
         let enter = rows.iter().find(|row| {
@@ -434,6 +434,8 @@ fn role(effect: Effect) -> Role {
         | Effect::MapExtent
         | Effect::Zero
         | Effect::LookUp(_)
+        | Effect::Switch(_)
+        | Effect::UnderExclusion(_)
         | Effect::Evict
         | Effect::Pause
         | Effect::Note => Role::Act,
@@ -474,6 +476,7 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Evict => SPEC_UNSCOPED | SPEC_KNOWN,
         Effect::Zero | Effect::Invalidated | Effect::UserMemory => SPEC_OWN,
         Effect::LookUp(_) => SPEC_WITHIN,
+        Effect::Switch(_) => SPEC_WITHIN | SPEC_OWN | SPEC_SIZE,
         Effect::MapExtent | Effect::Pause | Effect::PauseUnlocked => 0,
         Effect::ChangeExtents(_)
         | Effect::ConvertExtents(_)

@@ -45,6 +45,28 @@ fn judged_cached(steps: Vec<Step>) -> Vec<String> {
 }
 
 #[test]
+fn what_is_due_under_the_exclusion_lock_in_any_operation() {
+    let held = |mode: Option<Mode>, (entry, act): (Entry, Step)| {
+        let mut steps = vec![enter(entry, A).c(1), acquire(A, IRwsem, Excl)];
+        steps.extend(mode.map(|mode| acquire(A, InvalidateLock, mode)));
+        steps.push(act);
+        steps.extend(mode.map(|mode| release(A, InvalidateLock, mode)));
+        steps.extend([release(A, IRwsem, Excl), leave(entry, A)]);
+        judged_cached(steps)
+    };
+    let short = (Entry::Write, take_back(A, OFFSET, OFFSET + 4096));
+    assert_eq!(held(Some(Excl), short), [""; 0]);
+    assert_eq!(held(Some(Shared), short), ["wrong-mode predicted write"]);
+    assert_eq!(held(None, short), ["op-unprotected predicted write"]);
+    let journalled = (Entry::JournalMode, switch(A));
+    assert_eq!(held(Some(Excl), journalled), [""; 0]);
+    assert_eq!(
+        held(None, journalled),
+        ["op-unprotected predicted EXT4_JOURNAL_DATA_FL"]
+    );
+}
+
+#[test]
 fn extents_that_change_under_cached_pages() {
     assert_eq!(
         judged_cached(no_drop(punch())),

@@ -135,6 +135,27 @@ pub const TABLE: Filesystem = Filesystem {
             Effect::Leave(Entry::SwapBoot),
             "ext4/swap-boot-end",
         ),
+        // ext4_change_inode_journal_flag(inode, val): data that is flushed as what it was must not be
+        // dirtied again before it is something else
+        Hook::new(
+            Target::Function("ext4_change_inode_journal_flag", Side::Entry),
+            Effect::Enter(Entry::JournalMode),
+            "ext4/journal-mode",
+        )
+        .inode(arg(0, &[]))
+        .payload(None, None, Some(arg32(1)))
+        .guard(u64::MAX),
+        Hook::new(
+            Target::Function("ext4_change_inode_journal_flag", Side::Return),
+            Effect::Leave(Entry::JournalMode),
+            "ext4/journal-mode-end",
+        ),
+        Hook::new(
+            Target::Function("jbd2_journal_lock_updates", Side::Entry),
+            Effect::Switch(Entry::JournalMode),
+            "ext4/journal-mode-switch",
+        )
+        .stacks(Stacks::Always, Some(Mode::Excl)),
         // ext4_move_extents(o_filp, d_filp, orig_blk, donor_blk, len, moved_len)
         Hook::new(
             Target::Function("ext4_move_extents", Side::Entry),

@@ -218,6 +218,8 @@ pub enum Span {
     BytesZeroToEnd,
     /// First byte, last byte included.
     BytesInclusive,
+    /// First byte, the byte behind the last.
+    BytesUntil,
     /// From byte `a` to the end.
     FromByte,
     /// First page, number of pages with 0 meaning "to the end" (`unmap_mapping_pages`).
@@ -258,6 +260,10 @@ impl Span {
             Self::BytesInclusive => ByteRange {
                 start: a,
                 end: b.saturating_add(1),
+            },
+            Self::BytesUntil => ByteRange {
+                start: a,
+                end: b.max(a),
             },
             Self::FromByte => ByteRange {
                 start: a,
@@ -307,6 +313,8 @@ pub enum Entry {
     SwapBoot,
     /// EXT4_IOC_MOVE_EXT: two inodes.
     MoveExtents,
+    /// FS_IOC_SETFLAGS that has a file's data journalled from now on.
+    JournalMode,
     /// Allocation of the blocks that a write to shared ones is to be copied to, on the strength of a
     /// mapping taken before: `a` first block, `b` number of blocks. A part of the write.
     CopyOnWrite,
@@ -373,6 +381,8 @@ pub enum Effect {
     Zero,
     /// The mapping was taken again, directly inside the operation that began at this entry.
     LookUp(Entry),
+    /// The point of the operation that began at this entry, due under the exclusion lock.
+    Switch(Entry),
     /// The inode goes: nobody has it open or mapped.
     Evict,
     /// `dax_layout_busy_page_range` returned: no page of the span is pinned if `c` is 0. It also
@@ -382,6 +392,8 @@ pub enum Effect {
     ChangeExtents(Span),
     /// The same, by a function that takes the extent lock itself.
     ConvertExtents(Span),
+    /// Whatever the operation is, what is done to the span here is due under the exclusion lock.
+    UnderExclusion(Span),
     /// Unwritten blocks are about to become written ones: direct I/O is done with them, or write-back.
     WriteExtents(Span),
     /// The lock of the DAX entry at page offset `a` (fs/dax.c).

@@ -234,6 +234,16 @@ pub const TABLE: Filesystem = Filesystem {
         )
         .without(UNWRITTEN)
         .success(Success::Zero),
+        // A write that came up short gives back what it had reserved: (inode, start, end, ...). From 6.12 on
+        // a function of its own.
+        Hook::new(
+            entry("iomap_write_delalloc_release"),
+            Effect::UnderExclusion(Span::BytesUntil),
+            "xfs/take-back",
+        )
+        .stacks(Stacks::Always, Some(Mode::Excl))
+        .inode(arg(0, &[]))
+        .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
         // xfs_iomap_write_unwritten(ip, offset, count, update_isize)
         Hook::new(
             entry("xfs_iomap_write_unwritten"),

@@ -254,6 +254,10 @@ impl Engine {
                 self.written(task, Span::Bytes, Act::Data, event);
                 self.may_fault(task, event);
             }
+            Effect::UnderExclusion(span) => {
+                self.due_under_exclusion(task, span, Act::TakeBack, event)
+            }
+            Effect::Switch(_) => self.due_under_exclusion(task, Span::Whole, Act::Change, event),
             Effect::UserMemory => self.may_fault(task, event),
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
             Effect::MapExtent => {

@@ -101,6 +101,8 @@ pub enum Act {
     Allocate,
     /// The extent map was changed.
     Map,
+    /// Blocks that were reserved for a write were given back.
+    TakeBack,
     /// Unwritten blocks became written ones.
     Convert,
     /// What lies between the end of the file and a write beyond it was zeroed.

@@ -39,6 +39,8 @@ pub enum Operation {
     SwapBoot,
     /// EXT4_IOC_MOVE_EXT
     MoveExtents,
+    /// FS_IOC_SETFLAGS with EXT4_JOURNAL_DATA_FL
+    JournalMode,
     /// write(2) to a DAX file
     DaxWrite,
     /// write(2) with O_DIRECT
@@ -80,7 +82,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -95,6 +97,7 @@ impl Operation {
         Self::Dedupe,
         Self::SwapBoot,
         Self::MoveExtents,
+        Self::JournalMode,
         Self::DaxWrite,
         Self::DirectWrite,
         Self::BufferedWrite,
@@ -119,6 +122,7 @@ impl Operation {
         const ZEROED: &str = "blocks that are being replaced by zeroes";
         const SHARED: &str = "blocks that are being replaced by shared ones";
         const COPIED: &str = "blocks that the file no longer owns alone";
+        const UNFLUSHED: &str = "pages as they were before, and dirty them after their flush";
         const STALE: &str = "blocks that are no longer the file's";
         match self {
             Self::PunchHole => row("fallocate/PUNCH_HOLE", "removed extents", FREED),
@@ -135,6 +139,7 @@ impl Operation {
             Self::Dedupe => row("FIDEDUPERANGE", "replaced extents", SHARED),
             Self::SwapBoot => row("EXT4_IOC_SWAP_BOOT", "exchanged extents", SWAPPED),
             Self::MoveExtents => row("EXT4_IOC_MOVE_EXT", "exchanged extents", SWAPPED),
+            Self::JournalMode => row("EXT4_JOURNAL_DATA_FL", "began to journal", UNFLUSHED),
             Self::DaxWrite => row("dax-write", "replaced extents", COPIED),
             Self::DirectWrite => row("direct-write", "replaced extents", COPIED),
             Self::BufferedWrite => row("write", "replaced extents", COPIED),
@@ -245,6 +250,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         Entry::Dedupe => Begun::Change(Operation::Dedupe, Destroys::Destination),
         Entry::SwapBoot => Begun::Change(Operation::SwapBoot, Destroys::Every),
         Entry::MoveExtents => Begun::Change(Operation::MoveExtents, Destroys::Every),
+        Entry::JournalMode => Begun::Change(Operation::JournalMode, Destroys::Nothing),
         Entry::CopyOnWrite => Begun::Change(Operation::BufferedWrite, Destroys::Nothing),
         Entry::Read | Entry::Write => {
             let direct = c & IOCB_DIRECT != 0;

@@ -553,6 +553,31 @@ impl Engine {
         }
     }
 
+    /// What is done here is due under the exclusion lock, whatever the operation is.
+    pub(super) fn due_under_exclusion(
+        &mut self,
+        task: &mut Task,
+        span: Span,
+        act: Act,
+        event: &Event,
+    ) {
+        let Some(at) = Place::of(task, event.inode) else {
+            return;
+        };
+        let class = LockClass::InvalidateLock;
+        let mode = task.locks.find(at.inode, class).map(|hold| hold.mode);
+        if let Some((kind, observed)) = rules::held_exclusively(mode) {
+            let range = span.bytes(event.a, event.b, self.files.get(at.inode).meta.block_bits);
+            let broken = Broken {
+                kind,
+                observed,
+                class,
+                act,
+            };
+            self.broke_at(task, &at, broken, range, event);
+        }
+    }
+
     /// A rule that operations and faults can break alike.
     #[cold]
     fn broke_at(

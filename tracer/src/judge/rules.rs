@@ -581,7 +581,11 @@ pub fn needed(effect: Effect) -> bool {
     match effect {
         Effect::Enter(entry) | Effect::Leave(entry) => !matches!(
             entry,
-            Entry::ExchangeRange | Entry::SwapBoot | Entry::MoveExtents | Entry::CopyOnWrite
+            Entry::ExchangeRange
+                | Entry::SwapBoot
+                | Entry::MoveExtents
+                | Entry::JournalMode
+                | Entry::CopyOnWrite
         ),
         Effect::Lock(LockAction::Wait)
         | Effect::EntryLock(_)
@@ -592,6 +596,8 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Invalidated
         | Effect::LookUp(_)
         | Effect::UserMemory
+        | Effect::UnderExclusion(_)
+        | Effect::Switch(_)
         | Effect::Pause
         | Effect::PauseUnlocked
         | Effect::Note => false,

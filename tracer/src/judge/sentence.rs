@@ -114,6 +114,10 @@ impl Facts<'_> {
                 )
             }
             Act::Data => format!("wrote {} of inode {inode}", self.span()),
+            Act::TakeBack => format!(
+                "gave back blocks that it had reserved for {} of inode {inode}",
+                self.span()
+            ),
             Act::Map => format!("changed the extent map of inode {inode}"),
             Act::Convert if self.key.class == LockClass::IRwsem => {
                 format!(
@@ -153,6 +157,9 @@ impl Facts<'_> {
             }
             LockClass::Ilock | LockClass::IDataSem => {
                 "a look-up may see the extent map half changed".to_owned()
+            }
+            _ if self.act == Act::TakeBack => {
+                "a page fault may dirty pages that lose their blocks".to_owned()
             }
             _ => format!("a page fault may map {}", self.key.operation.fate()),
         };

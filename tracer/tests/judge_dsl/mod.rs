@@ -139,6 +139,26 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ("inode_dio_wait", "dio/wait", Effect::DrainDirect),
         ("dax_iomap_rw", "dax/transfer", Effect::DaxTransfer),
         ("filemap_read", "user/read", Effect::UserMemory),
+        (
+            "iomap_write_delalloc_release",
+            "xfs/take-back",
+            Effect::UnderExclusion(Span::BytesUntil),
+        ),
+        (
+            "ext4_change_inode_journal_flag",
+            "ext4/journal-mode",
+            Enter(Entry::JournalMode),
+        ),
+        (
+            "ext4_change_inode_journal_flag",
+            "ext4/journal-mode-end",
+            Leave(Entry::JournalMode),
+        ),
+        (
+            "jbd2_journal_lock_updates",
+            "ext4/journal-mode-switch",
+            Effect::Switch(Entry::JournalMode),
+        ),
         ("xfs_file_read_iter", "xfs/read", Enter(Entry::Read)),
         ("xfs_file_read_iter", "xfs/read-end", Leave(Entry::Read)),
         ("xfs_file_write_iter", "xfs/write", Enter(Entry::Write)),
@@ -464,6 +484,18 @@ pub fn drain(inode: u64) -> Step {
 /// `dax_iomap_rw`
 pub fn dax_write(inode: u64, offset: u64, length: u64) -> Step {
     Step::new(Effect::DaxTransfer, inode).a(offset).b(length)
+}
+
+/// `iomap_write_delalloc_release`
+pub fn take_back(inode: u64, start: u64, end: u64) -> Step {
+    Step::new(Effect::UnderExclusion(Span::BytesUntil), inode)
+        .a(start)
+        .b(end)
+}
+
+/// `jbd2_journal_lock_updates` inside `ext4_change_inode_journal_flag`
+pub fn switch(inode: u64) -> Step {
+    Step::new(Effect::Switch(Entry::JournalMode), inode)
 }
 
 /// `filemap_read`, which copies to user memory

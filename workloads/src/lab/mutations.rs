@@ -60,6 +60,7 @@ pub struct Mutation<'a> {
 const FILES: &[&str] = &[
     include_str!("../../mutations/ext4-collapse-unlocked.patch"),
     include_str!("../../mutations/ext4-insert-unlocked.patch"),
+    include_str!("../../mutations/ext4-journal-mode-unlocked.patch"),
     include_str!("../../mutations/ext4-punch-unlocked.patch"),
     include_str!("../../mutations/ext4-swap-boot-unlocked.patch"),
     include_str!("../../mutations/ext4-truncate-unlocked.patch"),
@@ -68,6 +69,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-exchange-relocked.patch"),
     include_str!("../../mutations/xfs-insert-unlocked.patch"),
     include_str!("../../mutations/xfs-punch-unlocked.patch"),
+    include_str!("../../mutations/xfs-short-write-unlocked.patch"),
     include_str!("../../mutations/xfs-swapext-unlocked.patch"),
     include_str!("../../mutations/xfs-truncate-unlocked.patch"),
     include_str!("../../mutations/xfs-unshare-unlocked.patch"),

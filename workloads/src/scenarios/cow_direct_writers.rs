@@ -24,7 +24,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cow-direct-writers",
     summary: "share blocks and have several threads write over the same ones with O_DIRECT",
     needs: Needs::ReflinkPageCache,
-    lacks: Lacks::Nothing,
+    lacks: Lacks::FaultsOfPages,
     cast,
 };
 

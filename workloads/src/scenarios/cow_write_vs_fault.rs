@@ -13,7 +13,7 @@ pub const SCENARIO: Scenario = Scenario {
     name: "cow-write-vs-fault",
     summary: "share blocks into a mapped file and write(2) over them while threads load",
     needs: Needs::Reflink,
-    lacks: Lacks::Nothing,
+    lacks: Lacks::FaultsOfPages,
     cast,
 };
 

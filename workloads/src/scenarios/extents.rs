@@ -115,6 +115,10 @@ operations! {
     DaxFlag = "FS_XFLAG_DAX",
     /// The last close(2) and an open(2), between which the file changed between DAX and page cache.
     DaxSwitch = "DAX switched",
+    /// write(2) of memory that nobody has, which must fail.
+    WriteError = "write(error)",
+    /// ioctl(2), FS_IOC_SETFLAGS of EXT4_JOURNAL_DATA_FL.
+    JournalMode = "EXT4_JOURNAL_DATA_FL",
 }
 
 impl Operation {

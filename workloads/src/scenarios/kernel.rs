@@ -324,6 +324,43 @@ pub fn set_dax_flag(file: &File, on: bool) -> io::Result<()> {
     })
 }
 
+/// Has the file's data journalled, or not (`EXT4_JOURNAL_DATA_FL`, chattr +j), by FS_IOC_GETFLAGS and
+/// FS_IOC_SETFLAGS.
+pub fn set_journalled(file: &File, on: bool) -> io::Result<()> {
+    const GET: libc::c_ulong = 0x8008_6601;
+    const SET: libc::c_ulong = 0x4008_6602;
+    const JOURNAL_DATA: libc::c_long = 0x4000;
+    let mut flags: libc::c_long = 0;
+    // SAFETY: both requests read or write at most a long.
+    unsafe {
+        result(libc::ioctl(file.as_raw_fd(), GET, &mut flags))?;
+        flags = match on {
+            true => flags | JOURNAL_DATA,
+            false => flags & !JOURNAL_DATA,
+        };
+        result(libc::ioctl(file.as_raw_fd(), SET, &flags))
+    }
+}
+
+/// pwrite(2) of memory that is mapped nowhere.
+pub fn write_from_nowhere(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    // The first page of an address space stays empty (vm.mmap_min_addr).
+    let nowhere = std::ptr::without_provenance::<libc::c_void>(8);
+    // SAFETY: the kernel looks before it reads.
+    let written = unsafe {
+        libc::pwrite(
+            file.as_raw_fd(),
+            nowhere,
+            bytes as usize,
+            offset as libc::off_t,
+        )
+    };
+    match written {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// syncfs(2).
 pub fn sync_filesystem(file: &File) -> io::Result<()> {
     // SAFETY: a plain descriptor.

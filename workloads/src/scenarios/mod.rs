@@ -52,6 +52,7 @@ mod freeze_vs_fault;
 mod fsync_vs_fault;
 mod hole_fault;
 mod insert_vs_fault;
+mod journal_mode;
 mod mix;
 mod mkwrite_vs_punch;
 mod pinned_vs_truncate;
@@ -263,6 +264,7 @@ pub static SCENARIOS: &[Scenario] = &[
     freeze_vs_fault::SCENARIO,
     remount_vs_fault::SCENARIO,
     dax_flag_vs_fault::SCENARIO,
+    journal_mode::SCENARIO,
     setattr_error::SCENARIO,
     refused::SCENARIO,
     mix::SCENARIO,

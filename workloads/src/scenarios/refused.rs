@@ -8,8 +8,9 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::error::Error;
 use super::extents::{Operation, swap_stale};
 use super::faulter::Habit;
+use super::kernel;
 use super::ledger::Family;
-use super::pages::PAGE;
+use super::pages::{PAGE, PageRange};
 use super::setup::{Cast, Setup, solo};
 use super::target::Target;
 use super::{Lacks, Needs, Scenario};
@@ -28,19 +29,22 @@ struct Refusal {
     /// Known there only.
     filesystem: Option<&'static str>,
     errnos: &'static [i32],
-    /// With a second file.
-    call: fn(&Target, &Target) -> io::Result<()>,
+    /// Only a hole makes it do anything.
+    in_hole: bool,
+    /// With a second file, and the range that faults come to.
+    call: fn(&Target, &Target, PageRange) -> io::Result<()>,
 }
 
 const fn anywhere(
     operation: Operation,
     errnos: &'static [i32],
-    call: fn(&Target, &Target) -> io::Result<()>,
+    call: fn(&Target, &Target, PageRange) -> io::Result<()>,
 ) -> Refusal {
     Refusal {
         operation,
         filesystem: None,
         errnos,
+        in_hole: false,
         call,
     }
 }
@@ -51,23 +55,35 @@ const INSERT: FallocateFlags = FallocateFlags::FALLOC_FL_INSERT_RANGE;
 const REFUSALS: &[Refusal] = &[
     // Nothing would be left to move (fs/xfs/xfs_file.c:xfs_falloc_collapse_range,
     // fs/ext4/extents.c:ext4_collapse_range).
-    anywhere(Operation::CollapseError, &[libc::EINVAL], |target, _| {
+    anywhere(Operation::CollapseError, &[libc::EINVAL], |target, _, _| {
         allocate(target, COLLAPSE, target.size() - PAGE, PAGE)
     }),
     // Nothing is there to be moved.
-    anywhere(Operation::InsertError, &[libc::EINVAL], |target, _| {
+    anywhere(Operation::InsertError, &[libc::EINVAL], |target, _, _| {
         allocate(target, INSERT, target.size(), PAGE)
     }),
     // The file would become larger than any may.
-    anywhere(Operation::InsertError, &[libc::EFBIG], |target, _| {
+    anywhere(Operation::InsertError, &[libc::EFBIG], |target, _, _| {
         allocate(target, INSERT, 0, i64::MAX as u64 / PAGE * PAGE - PAGE)
     }),
+    // Blocks are reserved, or allocated, before the data turns out to be nowhere
+    // (fs/xfs/xfs_iomap.c:xfs_buffered_write_iomap_end).
+    Refusal {
+        operation: Operation::WriteError,
+        filesystem: None,
+        errnos: &[libc::EFAULT],
+        in_hole: true,
+        call: |target, _, range| {
+            kernel::write_from_nowhere(&target.file, range.offset(), range.bytes())
+        },
+    },
     Refusal {
         operation: Operation::SwapError,
         filesystem: Some("xfs"),
         // EINVAL if the two cannot be exchanged at all just now.
         errnos: &[libc::EBUSY, libc::EINVAL],
-        call: |target, other| swap_stale(&target.file, &other.file),
+        in_hole: false,
+        call: |target, other, _| swap_stale(&target.file, &other.file),
     },
 ];
 
@@ -86,11 +102,15 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         .collect();
     Ok(solo(move |run| {
         let refusal = known[run.rng().below(known.len() as u32) as usize];
+        let range = run.aim(&target);
+        if refusal.in_hole {
+            run.punch(&target, range)?;
+        }
         run.apply(
             refusal.operation,
             &target,
             target.whole(),
-            || match (refusal.call)(&target, &other) {
+            || match (refusal.call)(&target, &other, range) {
                 Err(error) => match error.raw_os_error() {
                     Some(errno) if refusal.errnos.contains(&errno) => Ok(()),
                     _ => Err(error),
@@ -99,7 +119,6 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             },
         )?;
         if run.rng().one_in(4) {
-            let range = run.aim(&target);
             run.punch(&target, range)?;
         }
         Ok(())
