@@ -289,6 +289,12 @@ pub const SPLATS: &[KnownSplat] = &[
     },
     KnownSplat {
         function: "dax_disassociate_entry",
+        caller: "dax_delete_mapping_entry",
+        argument: "What follows from it when the file is torn down that the page was not taken for.",
+        ..SHARED_ON_DAX
+    },
+    KnownSplat {
+        function: "dax_disassociate_entry",
         caller: "dax_iomap_rw",
         from: Version(7, 3, 0),
         before: None,

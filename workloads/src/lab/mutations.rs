@@ -117,6 +117,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-zero-range-lock-order.patch"),
     include_str!("../../mutations/ext4-fault-freeze-leak.patch"),
     include_str!("../../mutations/ext4-prealloc-leak.patch"),
+    include_str!("../../mutations/ext4-truncate-interrupted-leak.patch"),
     include_str!("../../mutations/xfs-collapse-error-leak.patch"),
     include_str!("../../mutations/xfs-collapse-error-unlock-twice.patch"),
     include_str!("../../mutations/xfs-fault-freeze-leak.patch"),

@@ -2,6 +2,7 @@
 //! the block itself: a change must wait until it is gone, or the pipe delivers another file's data.
 
 use std::io::{PipeReader, PipeWriter, Read};
+use std::time::Duration;
 
 use super::block::{Cell, Content};
 use super::error::Error;
@@ -12,6 +13,7 @@ use super::ledger::{Family, Wrong};
 use super::pages::PAGE;
 use super::run::Run;
 use super::setup::{Cast, Setup};
+use super::signals::interrupt_every;
 use super::target::Target;
 use super::truncate_vs_fault::cut;
 use super::{Lacks, Needs, Scenario};
@@ -36,6 +38,11 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let hold = move |run: &mut Run| hold(run, &pinned, &input, &mut output);
     let change = move |run: &mut Run| {
         let range = run.aim(&target);
+        // Who waits for a pin may be interrupted, and must let go of its locks then
+        // (fs/xfs/xfs_inode.c:xfs_wait_dax_page, fs/ext4/inode.c:ext4_wait_dax_page).
+        let micros = 200 + u64::from(run.rng().below(2_000));
+        let period = (run.rng().one_in(2)).then(|| Duration::from_micros(micros));
+        interrupt_every(period).map_err(|source| Error::call("timer_settime", source))?;
         match run.rng().below(4) {
             0 => run.zero(&target, range),
             1 => {

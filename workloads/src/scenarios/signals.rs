@@ -8,11 +8,18 @@
 //! page is back, other threads that access it meet the zero page: each mapping counts its repairs, so
 //! that they can tell and repeat the access.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction,
+};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
+use nix::unistd::gettid;
 
 use super::pages::PAGE;
 
@@ -108,6 +115,39 @@ impl Drop for Region {
     }
 }
 
+/// What interrupts a system call.
+const INTERRUPTION: Signal = Signal::SIGUSR2;
+
+thread_local! {
+    // Goes with its thread, and a signal that it sent to that with it.
+    static INTERRUPTER: RefCell<Option<Timer>> = const { RefCell::new(None) };
+}
+
+/// From now on interrupts what this thread waits for, so often, with EINTR if it may be interrupted at
+/// all; or no longer.
+pub fn interrupt_every(period: Option<Duration>) -> io::Result<()> {
+    INTERRUPTER.with_borrow_mut(|timer| {
+        let timer = match timer {
+            Some(timer) => timer,
+            None => timer.insert(Timer::new(
+                ClockId::CLOCK_MONOTONIC,
+                SigEvent::new(SigevNotify::SigevThreadId {
+                    signal: INTERRUPTION,
+                    thread_id: gettid().as_raw(),
+                    si_value: 0,
+                }),
+            )?),
+        };
+        let when = match period {
+            Some(period) => Expiration::Interval(TimeSpec::from_duration(period)),
+            None => Expiration::OneShot(TimeSpec::from_duration(Duration::ZERO)),
+        };
+        Ok(timer.set(when, TimerSetTimeFlags::empty())?)
+    })
+}
+
+extern "C" fn on_interruption(_signal: libc::c_int) {}
+
 extern "C" fn on_stop(signal: libc::c_int) {
     STOP.store(signal, Ordering::SeqCst);
 }
@@ -153,7 +193,7 @@ extern "C" fn on_bus(
 pub struct Handlers(Vec<(Signal, SigAction)>);
 
 impl Handlers {
-    /// Takes over SIGINT, SIGTERM, SIGHUP and SIGBUS, and forgets a stop request of an earlier run.
+    /// Takes over SIGINT, SIGTERM, SIGHUP, SIGBUS and SIGUSR2, and forgets a stop request of an earlier run.
     pub fn install() -> io::Result<Self> {
         STOP.store(0, Ordering::SeqCst);
         let stop = SigAction::new(
@@ -166,14 +206,21 @@ impl Handlers {
             SaFlags::SA_NODEFER,
             SigSet::empty(),
         );
+        // Without SA_RESTART: that is what it is for.
+        let interruption = SigAction::new(
+            SigHandler::Handler(on_interruption),
+            SaFlags::empty(),
+            SigSet::empty(),
+        );
         let mut handlers = Self(Vec::new());
         for (signal, action) in [
             (Signal::SIGINT, stop),
             (Signal::SIGTERM, stop),
             (Signal::SIGHUP, stop),
             (Signal::SIGBUS, bus),
+            (INTERRUPTION, interruption),
         ] {
-            // SAFETY: both handlers keep to what is safe in a signal handler.
+            // SAFETY: the handlers keep to what is safe in a signal handler.
             let former = unsafe { sigaction(signal, &action) }?;
             handlers.0.push((signal, former));
         }
