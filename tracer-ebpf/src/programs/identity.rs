@@ -79,23 +79,31 @@ fn freeze_readers(inode: u64) -> Option<u32> {
     Some(sum)
 }
 
-/// `FLAG_FREEZE_*` for the superblock of `inode`, or 0 if it is not to be known. Two zeros in a row, since
-/// a reader that moves between CPUs may be counted on neither.
+/// `FLAG_FREEZE_*` for the superblock of `inode`, or 0 if it is not to be known. Where a zero accuses the
+/// task, two in a row: a reader that moves between CPUs may be counted on neither.
 #[inline(always)]
-pub fn freeze_protection(inode: u64) -> u8 {
+pub fn freeze_protection(inode: u64, look: Look) -> u8 {
     if frozen(&LAYOUT.sb_pagefault) == 0 {
         return 0;
     }
-    match freeze_readers(inode) {
-        None => return 0,
-        Some(0) => {}
-        Some(_) => return FLAG_FREEZE_HELD,
+    match (freeze_readers(inode), look) {
+        (None, _) => return 0,
+        (Some(0), Look::Once) => return FLAG_FREEZE_FREE,
+        (Some(0), Look::Twice) => {}
+        (Some(_), _) => return FLAG_FREEZE_HELD,
     }
     match freeze_readers(inode) {
         None => 0,
         Some(0) => FLAG_FREEZE_FREE,
         Some(_) => FLAG_FREEZE_HELD,
     }
+}
+
+/// How surely a zero must be one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    Once,
+    Twice,
 }
 
 /// True if user space was told about `inode`, or about the file that its address stood for before.

@@ -17,7 +17,7 @@ use tracer_ebpf::{
 
 use crate::{
     args::Args,
-    identity::{direct_io, freeze_protection, introduce, introduced, pages, size, watched},
+    identity::{Look, direct_io, freeze_protection, introduce, introduced, pages, size, watched},
     pause::pause,
     ring::{SEEN, TASKS, count_lost, publish, stack},
     scope::{
@@ -201,7 +201,7 @@ fn enter(args: &impl Args) -> Option<()> {
     introduce(task, inode, device);
     // It holds nothing yet: who does, if no other fault is under way?
     if outermost {
-        flags |= freeze(task, inode);
+        flags |= freeze(task, inode, Look::Once);
     }
     let stack = sampled_stack(args, task);
     emit(
@@ -315,7 +315,11 @@ fn lock(args: &impl Args) -> Option<()> {
         None => return None,
     };
     let stack = first_stack(args, task, offset);
-    let flags = if exclusion { freeze(task, inode) } else { 0 };
+    let flags = if exclusion {
+        freeze(task, inode, Look::Twice)
+    } else {
+        0
+    };
     emit(
         task,
         &Payload {
@@ -354,14 +358,14 @@ fn protected(args: &impl Args, task: *mut Task, c: u64) -> u8 {
 
 /// `FLAG_FREEZE_*` where they matter.
 #[inline(always)]
-fn freeze(task: *mut Task, inode: u64) -> u8 {
+fn freeze(task: *mut Task, inode: u64, look: Look) -> u8 {
     if frozen(&SPEC.more) & MORE_FREEZE == 0 {
         return 0;
     }
     // SAFETY: `task` is a live map value.
     match unsafe { (*task).writes } {
         0 => 0,
-        _ => freeze_protection(inode),
+        _ => freeze_protection(inode, look),
     }
 }
 
@@ -528,7 +532,9 @@ fn act(args: &impl Args) -> Option<()> {
             b: payload!(args, payload, 1).unwrap_or(0),
             c,
             size: sized(inode),
-            flags: if unguarded { FLAG_UNGUARDED } else { 0 } | state(inode) | freeze(task, inode),
+            flags: if unguarded { FLAG_UNGUARDED } else { 0 }
+                | state(inode)
+                | freeze(task, inode, Look::Twice),
             stack,
         },
     );

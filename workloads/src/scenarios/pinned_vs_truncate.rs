@@ -89,9 +89,10 @@ fn hold(
             Err(error) => Err(error),
         }
     })?;
-    // As long as an operation or a few take; there is nothing to wait for, since a change must not
-    // end before the pin does.
-    for _ in 0..run.rng().below(64) {
+    // As long as an operation or a few take, or until who waits for the pin was surely interrupted; there
+    // is nothing to wait for, since a change must not end before the pin does.
+    let most = if run.rng().one_in(4) { 4096 } else { 64 };
+    for _ in 0..run.rng().below(most) {
         std::thread::yield_now();
     }
     let mut block = [0; PAGE as usize];
