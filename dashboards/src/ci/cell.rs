@@ -12,6 +12,7 @@ use serde_json::Value;
 use tracer::judge::{
     NO_INSTALL, NO_WINDOW,
     annotations::{self, Version},
+    report::Annotated,
 };
 use workloads::scenarios;
 
@@ -259,6 +260,10 @@ impl Cell {
                 }
             }
         }
+        if failed && let Some(judged) = outcome.judged.first() {
+            cell.reasons
+                .extend(judged.report.annotated.iter().filter_map(why_it_hangs));
+        }
         let judged = !outcome.judged.is_empty();
         cell.status = match (cell.findings.is_empty(), failed, judged) {
             (false, ..) => Status::Findings,
@@ -309,6 +314,19 @@ impl Cell {
         serde_json::from_slice(&bytes)
             .with_context(|| format!("{} is no cell of a run", path.display()))
     }
+}
+
+/// What a known finding says of a run that did not come to its end: tasks may wait for good.
+fn why_it_hangs(known: &Annotated) -> Option<String> {
+    let finding = &known.finding;
+    finding.kind.is_about_order().then(|| {
+        format!(
+            "known of this kernel and seen in this run: {} {} ({})",
+            finding.kind.name(),
+            finding.operation.name(),
+            finding.strength.name()
+        )
+    })
 }
 
 /// A complaint of the kernel; two are the same if they say the same but for numbers.

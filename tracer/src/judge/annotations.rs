@@ -313,6 +313,13 @@ pub const SPLATS: &[KnownSplat] = &[
                    should have left no DAX entry.",
     },
     KnownSplat {
+        function: "dax_disassociate_entry",
+        caller: "xfs_swap_extents",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "What follows from it where a fault was installing the page: it is in use.",
+    },
+    KnownSplat {
         function: "truncate_folio_batch_exceptionals",
         caller: "xfs_exchrange_prep",
         from: Version(7, 3, 0),
