@@ -302,14 +302,15 @@ pub fn run_each(
             break;
         }
         let rounds: Vec<RoundSpec> = turns.iter().map(|turn| turn.spec.clone()).collect();
-        let patience: Duration = turns
+        let steps = turns
             .iter()
             .flat_map(|turn| &turn.spec.commands)
-            .map(|command| Duration::from_secs(command.timeout_seconds))
-            .sum();
+            .map(|command| Duration::from_secs(command.timeout_seconds));
+        let (patience, longest) = (steps.clone().sum::<Duration>(), steps.max());
         let mut spec = VmSpec::new(site.kernel, site.binary, rounds);
         spec.result_dir = Some(boot_directory(site.directory)?);
         spec.timeout = OVERHEAD + patience;
+        spec.step_timeout = OVERHEAD + longest.unwrap_or_default();
         let vm = Vm::start(site.cache, &spec, progress)?.wait(progress)?;
         settle(&mut waiting, &vm, &mut outcomes, progress)?;
     }

@@ -90,6 +90,13 @@ fn every_bad_end_is_told() {
     });
     assert_eq!(hung.ending, Ending::TimedOut);
 
+    let stuck = guest(path, "sleep 600", |spec| {
+        spec.timeout = Duration::from_secs(600);
+        spec.step_timeout = Duration::from_secs(20);
+    });
+    assert_eq!(stuck.ending, Ending::TimedOut);
+    assert!(stuck.wall < Duration::from_secs(300));
+
     let flooded = guest(
         path,
         "line=$(head -c 4000 /dev/zero | tr '\\0' x); while :; do echo $line; done > /dev/console",

@@ -117,6 +117,9 @@ pub struct VmSpec<'a> {
     pub timeout: Duration,
     /// Wall time after which a guest whose user space is not up is killed.
     pub boot_timeout: Duration,
+    /// Wall time from one step of the guest's to the next after which it is killed: where all its
+    /// processors are stuck, it cannot end a step itself.
+    pub step_timeout: Duration,
     /// Where the guest leaves its results; a new temporary directory if `None`.
     pub result_dir: Option<PathBuf>,
     /// How to execute; tried out if `None`.
@@ -154,6 +157,7 @@ impl<'a> VmSpec<'a> {
             ],
             timeout: Duration::from_secs(180),
             boot_timeout: Duration::from_secs(60),
+            step_timeout: Duration::MAX,
             result_dir: None,
             accelerator: None,
             kernel_arguments: Vec::new(),

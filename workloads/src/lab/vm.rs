@@ -163,6 +163,7 @@ pub struct Vm {
     started: Instant,
     timeout: Duration,
     boot_timeout: Duration,
+    step_timeout: Duration,
     // Holds the initramfs until QEMU is gone.
     _scratch: TempDir,
 }
@@ -241,6 +242,7 @@ impl Vm {
             started,
             timeout: spec.timeout,
             boot_timeout: spec.boot_timeout.min(spec.timeout),
+            step_timeout: spec.step_timeout,
             _scratch: scratch,
         })
     }
@@ -256,22 +258,19 @@ impl Vm {
     /// QEMU cannot be waited for.
     pub fn wait(mut self, progress: &mut ProgressFn) -> Result<VmOutcome> {
         let mut errors = Vec::new();
-        let mut booted = false;
+        let mut step: Option<Instant> = None;
         let mut panicked = false;
         let mut starvation = Starvation::of(self.id());
         let ending = loop {
             starvation.look();
-            let limit = if booted {
-                self.timeout
-            } else {
-                self.boot_timeout
+            let (limit, over) = match step {
+                Some(_) => (self.timeout, Ending::TimedOut),
+                None => (self.boot_timeout, Ending::NeverBooted),
             };
-            let left = limit.saturating_sub(self.started.elapsed());
-            let over = if booted {
-                Ending::TimedOut
-            } else {
-                Ending::NeverBooted
-            };
+            let of_step = step.map_or(Duration::MAX, |step| {
+                self.step_timeout.saturating_sub(step.elapsed())
+            });
+            let left = limit.saturating_sub(self.started.elapsed()).min(of_step);
             // A console that never falls silent must not keep the clock from being looked at.
             if left.is_zero() {
                 break over;
@@ -280,7 +279,7 @@ impl Vm {
                 Ok(Heard::TooMuch) => break Ending::FloodedConsole,
                 Ok(Heard::Line(line)) => match console::classify(&line) {
                     Line::Stage(stage) => {
-                        booted = true;
+                        step = Some(Instant::now());
                         progress(Progress::Stage(stage));
                     }
                     Line::Error(error) => {
