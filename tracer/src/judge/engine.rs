@@ -20,7 +20,7 @@ use crate::{
         lockset::{Hold, LockSet},
         mining::{Example, Mining, Phase, Place},
         operations::{Begun, FAULT_FLAG_WRITE, begun, installed, request},
-        order::{Balances, Doubts, FreezeSeen, Moment, Order, Owner, Resource},
+        order::{Balance, Balances, Doubts, FreezeSeen, Moment, Order, Owner, Resource},
         owed::{Broken, Sight, drained, went_on},
         rules::{self, ChangeFacts, Observed, SeenAt, SizeFacts},
         task::{
@@ -77,7 +77,7 @@ pub struct Engine {
     pub processes: Map<u32, u32>,
     pub(super) doubts: Doubts,
     /// Of freeze protection; none if faults are left out on purpose.
-    pub(super) balances: Option<Balances>,
+    balances: Option<Balances>,
     pub(super) cpus: u32,
     /// Which page of which file mapped a frame last.
     pub(super) owners: Owners,
@@ -178,12 +178,11 @@ impl Engine {
                     }
                 }
                 Scope::Fault(fault) => {
-                    let file = self.files.get_mut(fault.inode);
-                    file.end_fault();
-                    if let (Some(balances), Some(filesystem), true) =
-                        (&mut self.balances, file.filesystem, fault.write)
+                    self.files.get_mut(fault.inode).end_fault();
+                    if fault.write
+                        && let Some(balance) = self.balance(fault.inode)
                     {
-                        balances.lost_one(file.meta.device, filesystem);
+                        balance.lost();
                     }
                 }
                 Scope::Part => {}
@@ -400,16 +399,15 @@ impl Engine {
         } else {
             None
         };
+        if entry.is_fault()
+            && event.c & FAULT_FLAG_WRITE != 0
+            && let Some(balance) = self.balance(inode)
+        {
+            balance.begins(head.flags, now);
+        }
         let file = self.files.get_mut(inode);
         let number = if entry.is_fault() {
             file.begin_fault();
-            if let (Some(balances), Some(filesystem), true) = (
-                &mut self.balances,
-                file.filesystem,
-                event.c & FAULT_FLAG_WRITE != 0,
-            ) {
-                balances.begins(file.meta.device, filesystem, head.flags, now);
-            }
             None
         } else {
             file.begin_operation(entry != Entry::Read)
@@ -464,6 +462,13 @@ impl Engine {
             }
         };
         task.scopes.push((entry, scope));
+    }
+
+    /// The count of write faults under freeze protection of a file's filesystem.
+    pub(super) fn balance(&mut self, inode: InodeIndex) -> Option<&mut Balance> {
+        let file = self.files.get(inode);
+        let filesystem = file.filesystem?;
+        Some(self.balances.as_mut()?.of(file.meta.device, filesystem))
     }
 
     fn enter_second(&mut self, task: &mut Task, event: &Event) {

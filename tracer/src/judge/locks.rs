@@ -504,9 +504,8 @@ impl Engine {
     }
 
     pub(super) fn end_freeze(&mut self, task: &mut Task, fault: &FaultScope, event: &Event) {
-        let file = self.files.get(fault.inode);
-        if let (Some(balances), Some(filesystem), true) =
-            (&mut self.balances, file.filesystem, fault.write)
+        if fault.write
+            && let Some(balance) = self.balance(fault.inode)
         {
             let ended = Ended {
                 task: task.id,
@@ -517,8 +516,7 @@ impl Engine {
                 hook: HookId(event.head.hook),
                 stack: stack_id(event.head.stack).or(fault.stack),
             };
-            let now = Nanos(event.head.time);
-            balances.ends(file.meta.device, filesystem, ended, now);
+            balance.ends(ended, Nanos(event.head.time));
         }
         if !needs_protection(fault.operation) {
             return;

@@ -218,9 +218,9 @@ pub struct Ended {
     pub stack: Option<StackId>,
 }
 
-/// The count of one filesystem.
+/// The count of one filesystem's write faults under protection.
 #[derive(Debug)]
-struct Balance {
+pub struct Balance {
     device: Device,
     filesystem: FilesystemKind,
     /// Write faults under way.
@@ -256,7 +256,8 @@ impl Balance {
         self.left = 0;
     }
 
-    fn begins(&mut self, flags: u8, now: Nanos) {
+    /// A write fault begins.
+    pub fn begins(&mut self, flags: u8, now: Nanos) {
         match protected(flags) {
             Some(false) => {
                 self.forget();
@@ -275,7 +276,14 @@ impl Balance {
         self.open += 1;
     }
 
-    fn ends(&mut self, fault: Ended, now: Nanos) {
+    /// One is lost sight of: it may be over or not.
+    pub fn lost(&mut self) {
+        self.open = self.open.saturating_sub(1);
+        self.forget();
+    }
+
+    /// A write fault ends.
+    pub fn ends(&mut self, fault: Ended, now: Nanos) {
         self.open = self.open.saturating_sub(1);
         self.ended = self.ended.max(now);
         if self.zero.is_none() || self.left != 0 || !needs_protection(fault.operation) {
@@ -298,7 +306,8 @@ impl Balance {
 pub struct Balances(Vec<Balance>);
 
 impl Balances {
-    fn of(&mut self, device: Device, filesystem: FilesystemKind) -> &mut Balance {
+    /// That of one filesystem.
+    pub fn of(&mut self, device: Device, filesystem: FilesystemKind) -> &mut Balance {
         let at = match self.0.iter().position(|known| known.device == device) {
             Some(at) => at,
             None => {
@@ -307,23 +316,6 @@ impl Balances {
             }
         };
         &mut self.0[at]
-    }
-
-    /// A write fault begins.
-    pub fn begins(&mut self, device: Device, filesystem: FilesystemKind, flags: u8, now: Nanos) {
-        self.of(device, filesystem).begins(flags, now);
-    }
-
-    /// It ends.
-    pub fn ends(&mut self, device: Device, filesystem: FilesystemKind, fault: Ended, now: Nanos) {
-        self.of(device, filesystem).ends(fault, now);
-    }
-
-    /// One is lost sight of: it may be over or not.
-    pub fn lost_one(&mut self, device: Device, filesystem: FilesystemKind) {
-        let balance = self.of(device, filesystem);
-        balance.open = balance.open.saturating_sub(1);
-        balance.forget();
     }
 
     /// Faults may be under way that nobody saw.

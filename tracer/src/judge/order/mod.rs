@@ -27,7 +27,9 @@ use cycles::{Dependency, Predictor};
 use documented::Orders;
 
 pub use documented::broken;
-pub use freeze::{Balances, Doubts, Ended, FreezeSeen, judge as judge_freeze, needs_protection};
+pub use freeze::{
+    Balance, Balances, Doubts, Ended, FreezeSeen, judge as judge_freeze, needs_protection,
+};
 pub use resource::{Account, Blocked, Hold, Owner, Resource, Wait, excludes};
 pub use waits::{Leak, Waits};
 
