@@ -199,7 +199,8 @@ impl Cell {
             page: None,
         };
         let mut version = None;
-        if let Some(judged) = outcome.judged.first() {
+        let judged = outcome.judged.first();
+        if let Some(judged) = judged {
             let report = &judged.report;
             version = Version::parse(&report.kernel);
             let expected = expected(workload);
@@ -260,12 +261,11 @@ impl Cell {
                 }
             }
         }
-        if failed && let Some(judged) = outcome.judged.first() {
+        if failed && let Some(judged) = judged {
             cell.reasons
                 .extend(judged.report.annotated.iter().filter_map(why_it_hangs));
         }
-        let judged = !outcome.judged.is_empty();
-        cell.status = match (cell.findings.is_empty(), failed, judged) {
+        cell.status = match (cell.findings.is_empty(), failed, judged.is_some()) {
             (false, ..) => Status::Findings,
             // The verdict may be inconclusive, but for nothing that the workload is for.
             (true, false, true) if cell.reasons.is_empty() => Status::Clean,

@@ -860,6 +860,18 @@ impl Engine {
         }
     }
 
+    /// Counts an occurrence of a finding, and tells it to those who draw.
+    pub(super) fn report(&mut self, key: Key, witness: &Witness) -> FindingIndex {
+        let finding = self.findings.add(key, witness);
+        self.facts.tell(|| Fact::Found {
+            finding,
+            task: witness.actor.task,
+            inode: witness.inode,
+            at: witness.time,
+        });
+        finding
+    }
+
     /// Reports a broken rule, once per operation, inode and rule.
     #[cold]
     pub(super) fn breach(
@@ -925,8 +937,7 @@ impl Engine {
             other: None,
             more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
+        let finding = self.report(key, &witness);
         subject.reported.push(Reported {
             kind,
             class,
@@ -1007,15 +1018,6 @@ pub(super) fn moment(event: &Event) -> Moment {
         time: Nanos(event.head.time),
         hook: HookId(event.head.hook),
         stack: stack_id(event.head.stack),
-    }
-}
-
-pub(super) fn found(finding: FindingIndex, witness: &Witness) -> Fact {
-    Fact::Found {
-        finding,
-        task: witness.actor.task,
-        inode: witness.inode,
-        at: witness.time,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     hooks::{Install, LockClass},
     judge::{
         coverage::Meeting,
-        engine::{Engine, found, moment},
+        engine::{Engine, moment},
         facts::{Fact, Facts, FaultSeen, Outcome},
         finding::{Act, Findings, Key, LockSeen, Party, Role, Strength, Witness},
         inode::{Awaited, Files, InodeIndex, Sample},
@@ -132,8 +132,7 @@ impl Engine {
             }),
             more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
+        let finding = self.report(key, &witness);
         self.findings.raise(finding, Strength::Observed);
     }
 
@@ -216,8 +215,7 @@ impl Engine {
             other: None,
             more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
+        let finding = self.report(key, &witness);
         Some(Box::new((finding, witness)))
     }
 

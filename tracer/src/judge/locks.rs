@@ -5,7 +5,7 @@ use tracer_ebpf::Event;
 use crate::{
     hooks::{EntryAction, LockAction, LockClass, Mode},
     judge::{
-        engine::{Engine, found, moment},
+        engine::{Engine, moment},
         facts::Fact,
         finding::{Act, Key, LockSeen, Party, Role, Witness},
         inode::{Files, InodeIndex},
@@ -100,7 +100,7 @@ impl Engine {
                     Released::Matched(_) => {}
                     Released::Unseen => {
                         let mended = self.order.waits.mended(resource);
-                        if !mended && !may_be_the_callers(class) {
+                        if !mended && taken_inside_only(class) {
                             self.released_wrongly(task, (inode, class, mode), None, event);
                         }
                     }
@@ -242,8 +242,7 @@ impl Engine {
             other: None,
             more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
+        self.report(key, &witness);
     }
 
     pub(super) fn process(&self, task: &mut Task) -> u32 {
@@ -549,22 +548,13 @@ impl Engine {
     }
 }
 
-/// True if the caller of an operation may hold it when the operation begins, and have it released and
-/// taken back: the VFS calls notify_change under i_rwsem, mm its own walks under i_mmap_rwsem.
-fn may_be_the_callers(class: LockClass) -> bool {
-    match class {
-        LockClass::InvalidateLock | LockClass::Ilock | LockClass::IDataSem => false,
-        LockClass::IRwsem | LockClass::IMmapRwsem | LockClass::XattrSem => true,
-        // No locks of an inode.
-        LockClass::MmapLock
-        | LockClass::VmaLock
-        | LockClass::FreezePagefault
-        | LockClass::Handle
-        | LockClass::Transaction
-        | LockClass::DaxEntry
-        | LockClass::FolioLock
-        | LockClass::PagePin => true,
-    }
+/// True if nobody holds it when an operation begins. i_rwsem may be the caller's, who has it released and
+/// taken back: the VFS calls notify_change under it.
+fn taken_inside_only(class: LockClass) -> bool {
+    matches!(
+        class,
+        LockClass::InvalidateLock | LockClass::Ilock | LockClass::IDataSem
+    )
 }
 
 fn exclusion_acquired(task: &mut Task, inode: InodeIndex, mode: Mode, now: Nanos) {

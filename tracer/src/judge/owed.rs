@@ -9,11 +9,12 @@ use tracer_ebpf::{
 use crate::{
     hooks::{Effect, Entry, FILESYSTEMS, FilesystemKind, Fresh, LockClass, Mode, Span},
     judge::{
-        engine::{Engine, found, other_inode_locked},
+        engine::{Engine, other_inode_locked},
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
         inode::{Files, InodeIndex},
         lockset::{Hold, LockSet},
         operations::Operation,
+        order::Doing,
         rules::{self, Kind, LayoutFacts, Observed, TornFacts},
         task::{
             ChangeScope, Early, FreshBlocks, Reported, Scope, Task, TaskId, Torn, Untorn, doing,
@@ -41,31 +42,9 @@ pub struct Broken {
 
 /// What a task is in the middle of, seen from one of its files.
 struct Place {
-    operation: Operation,
-    inode: InodeIndex,
-    entered: Nanos,
+    doing: Doing,
     /// What the operation was asked for, or the fault's page.
     range: ByteRange,
-}
-
-impl Place {
-    fn of(task: &mut Task, address: u64) -> Option<Self> {
-        match doing(&mut task.scopes)? {
-            Scope::Fault(fault) if fault.address == address => Some(Self {
-                operation: fault.operation,
-                inode: fault.inode,
-                entered: fault.entered,
-                range: Files::page(fault.page, 1),
-            }),
-            Scope::Change(change) => change.subject(address).map(|subject| Self {
-                operation: change.operation,
-                inode: subject.inode,
-                entered: change.entered,
-                range: change.request.unwrap_or(ByteRange::ALL),
-            }),
-            Scope::Fault(_) | Scope::Part => None,
-        }
-    }
 }
 
 /// What the plan's hooks can show: a rule whose evidence no hook delivers is not applied.
@@ -403,13 +382,12 @@ impl Engine {
             }),
             more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
+        let finding = self.report(key, &witness);
         source.reported.push(Reported {
             kind,
             class,
             finding,
         });
-        self.facts.tell(|| found(finding, &witness));
         if writer.is_some() {
             self.findings.raise(finding, Strength::Observed);
         }
@@ -520,8 +498,7 @@ impl Engine {
             observed,
             hook: untorn.hook,
         };
-        let finding = self.findings.add(key, &untorn.witness);
-        self.facts.tell(|| found(finding, &untorn.witness));
+        let finding = self.report(key, &untorn.witness);
         if let Some(scope) = untorn.witness.scope
             && let Some(window) = self.window(inode, scope)
         {
@@ -533,23 +510,34 @@ impl Engine {
         Some(finding)
     }
 
+    fn place(&self, task: &mut Task, address: u64) -> Option<Place> {
+        let (operation, inode, entered, range) = match doing(&mut task.scopes)? {
+            Scope::Fault(fault) if fault.address == address => {
+                let range = Files::page(fault.page, 1);
+                (fault.operation, fault.inode, fault.entered, range)
+            }
+            Scope::Change(change) => {
+                let inode = change.subject(address)?.inode;
+                let range = change.request.unwrap_or(ByteRange::ALL);
+                (change.operation, inode, change.entered, range)
+            }
+            Scope::Fault(_) | Scope::Part => return None,
+        };
+        let doing = Doing {
+            operation,
+            inode,
+            filesystem: self.files.get(inode).filesystem?,
+            entered,
+        };
+        Some(Place { doing, range })
+    }
+
     /// The extent map changes, whoever asked for it.
     pub(super) fn map_entered(&mut self, task: &mut Task, event: &Event) {
-        let Some(at) = Place::of(task, event.inode) else {
-            return;
-        };
-        let Some(class) = self.files.get(at.inode).filesystem.and_then(extent_lock) else {
-            return;
-        };
-        let mode = task.locks.find(at.inode, class).map(|hold| hold.mode);
-        if let Some((kind, observed)) = rules::held_exclusively(mode) {
-            let broken = Broken {
-                kind,
-                observed,
-                class,
-                act: Act::Map,
-            };
-            self.broke_at(task, &at, broken, at.range, event);
+        if let Some(Place { doing, range }) = self.place(task, event.inode)
+            && let Some(class) = extent_lock(doing.filesystem)
+        {
+            self.due_under(class, task, doing, (Act::Map, range), event);
         }
     }
 
@@ -561,37 +549,49 @@ impl Engine {
         act: Act,
         event: &Event,
     ) {
-        let Some(at) = Place::of(task, event.inode) else {
-            return;
-        };
-        let class = LockClass::InvalidateLock;
-        let mode = task.locks.find(at.inode, class).map(|hold| hold.mode);
+        if let Some(Place { doing, .. }) = self.place(task, event.inode) {
+            let block_bits = self.files.get(doing.inode).meta.block_bits;
+            let range = span.bytes(event.a, event.b, block_bits);
+            let class = LockClass::InvalidateLock;
+            self.due_under(class, task, doing, (act, range), event);
+        }
+    }
+
+    /// An act is due under a lock held exclusively.
+    fn due_under(
+        &mut self,
+        class: LockClass,
+        task: &Task,
+        doing: Doing,
+        (act, range): (Act, ByteRange),
+        event: &Event,
+    ) {
+        let mode = task.locks.find(doing.inode, class).map(|hold| hold.mode);
         if let Some((kind, observed)) = rules::held_exclusively(mode) {
-            let range = span.bytes(event.a, event.b, self.files.get(at.inode).meta.block_bits);
             let broken = Broken {
                 kind,
                 observed,
                 class,
                 act,
             };
-            self.broke_at(task, &at, broken, range, event);
+            self.broke(task, doing, broken, range, event);
         }
     }
 
     /// A rule that operations and faults can break alike.
     #[cold]
-    fn broke_at(
+    fn broke(
         &mut self,
         task: &Task,
-        at: &Place,
+        doing: Doing,
         broken: Broken,
         range: ByteRange,
         event: &Event,
-    ) -> Option<FindingIndex> {
+    ) -> FindingIndex {
         let key = Key {
             kind: broken.kind,
-            filesystem: self.files.get(at.inode).filesystem?,
-            operation: at.operation,
+            filesystem: doing.filesystem,
+            operation: doing.operation,
             class: broken.class,
             observed: broken.observed,
             hook: HookId(event.head.hook),
@@ -599,24 +599,22 @@ impl Engine {
         let time = Nanos(event.head.time);
         let witness = Witness {
             scope: None,
-            entered: at.entered,
+            entered: doing.entered,
             time,
             act: broken.act,
-            inode: at.inode,
+            inode: doing.inode,
             range,
             size: u64::MAX,
             locks: LockSeen::all(task.id, &task.locks, time),
             actor: Party {
                 task: task.id,
-                role: Role::Actor(at.operation),
+                role: Role::Actor(doing.operation),
                 stack: stack_id(event.head.stack),
             },
             other: None,
             more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
-        Some(finding)
+        self.report(key, &witness)
     }
 
     /// Bytes of a DAX file are about to be written.
@@ -660,7 +658,7 @@ impl Engine {
         if zeroed || !self.sight.zeroes || (how == Fresh::IfMapped && !mapped) {
             return;
         }
-        let Some(at) = Place::of(task, event.inode) else {
+        let Some(Place { doing: at, .. }) = self.place(task, event.inode) else {
             return;
         };
         let file = self.files.get(at.inode);
@@ -684,9 +682,9 @@ impl Engine {
             class: LockClass::InvalidateLock,
             act: Act::Allocate,
         };
-        let finding = self.broke_at(task, &at, broken, range, event);
+        let finding = self.broke(task, at, broken, range, event);
         if let Some(Scope::Fault(fault)) = doing(&mut task.scopes) {
-            fault.stale = finding;
+            fault.stale = Some(finding);
         }
     }
 
@@ -830,8 +828,7 @@ impl Engine {
             other: Some(other),
             more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
+        let finding = self.report(key, &witness);
         self.findings.raise(finding, strength);
     }
 

@@ -7,7 +7,7 @@ use tracer_ebpf::Event;
 use crate::{
     hooks::{FilesystemKind, LockClass, Mode, Span},
     judge::{
-        engine::{Engine, found},
+        engine::Engine,
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
         inode::InodeIndex,
         operations::Operation,
@@ -223,8 +223,7 @@ impl Engine {
             }),
             more: Vec::new(),
         };
-        let finding = self.findings.add(key, &witness);
-        self.facts.tell(|| found(finding, &witness));
+        let finding = self.report(key, &witness);
         self.findings.raise(finding, Strength::Observed);
     }
 }

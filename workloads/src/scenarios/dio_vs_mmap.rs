@@ -11,7 +11,7 @@ use super::error::Error;
 use super::extents::{Operation, punch, zero};
 use super::faulter::Habit;
 use super::flight::{Carrier, Engine, Request, carry};
-use super::kernel::{Way, transfer};
+use super::kernel::{Way, busy_if, transfer};
 use super::ledger::Family;
 use super::pages::PageRange;
 use super::run::Run;
@@ -144,14 +144,9 @@ fn move_pages(
                 carry(&mut ***engine, through, request)
             }
         };
-        match done {
-            // The buffer lies beyond EOF just now; or a dirty page stood in the way before, which the
-            // kernel tells afterwards (mm/filemap.c: dio_warn_stale_pagecache).
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EIO)) => {
-                Err(io::Error::from_raw_os_error(libc::EAGAIN))
-            }
-            done => done.map(drop),
-        }
+        // The buffer lies beyond EOF just now; or a dirty page stood in the way before, which the kernel
+        // tells afterwards (mm/filemap.c: dio_warn_stale_pagecache).
+        done.map(drop).map_err(busy_if(&[libc::EFAULT, libc::EIO]))
     })?;
     Ok(())
 }

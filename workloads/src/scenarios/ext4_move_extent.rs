@@ -9,7 +9,7 @@ use super::block::FileId;
 use super::error::Error;
 use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
-use super::kernel;
+use super::kernel::{self, busy_if};
 use super::ledger::Family;
 use super::setup::{Cast, Setup, duo};
 use super::{Lacks, Needs, Scenario};
@@ -46,13 +46,9 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         run.apply(Operation::MoveExtents, &target, range, || {
             let first = u64::from(range.first().0);
             let blocks = u64::from(range.count());
-            match kernel::move_extents(&target.file, &donor.file, first, blocks) {
-                // Nothing but holes.
-                Err(error) if error.raw_os_error() == Some(libc::ENODATA) => {
-                    Err(io::Error::from_raw_os_error(libc::EAGAIN))
-                }
-                done => done,
-            }
+            // Nothing but holes.
+            kernel::move_extents(&target.file, &donor.file, first, blocks)
+                .map_err(busy_if(&[libc::ENODATA]))
         })?;
         drop(quiet);
         if run.rng().one_in(8)
@@ -68,10 +64,5 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
 fn nothing_beyond(file: &File, donor: &File) -> io::Result<()> {
     let end = file.metadata()?;
     let first = end.len().div_ceil(end.blksize());
-    match kernel::move_extents(file, donor, first, 1) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            Err(io::Error::from_raw_os_error(libc::EAGAIN))
-        }
-        done => done,
-    }
+    kernel::move_extents(file, donor, first, 1).map_err(busy_if(&[libc::EINVAL]))
 }

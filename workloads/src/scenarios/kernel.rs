@@ -16,6 +16,14 @@ fn result(status: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// For `map_err`: these errors mean no more than "not now".
+pub fn busy_if(errnos: &'static [i32]) -> impl Fn(io::Error) -> io::Error {
+    move |error| match error.raw_os_error() {
+        Some(errno) if errnos.contains(&errno) => io::Error::from_raw_os_error(libc::EAGAIN),
+        _ => error,
+    }
+}
+
 /// sync_file_range(2) with `SYNC_FILE_RANGE_WRITE`.
 pub fn start_writeback(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     let (offset, bytes) = (offset as libc::off64_t, bytes as libc::off64_t);

@@ -8,7 +8,7 @@ use super::block::{Cell, Content};
 use super::error::Error;
 use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
-use super::kernel;
+use super::kernel::{self, busy_if};
 use super::ledger::{Family, Wrong};
 use super::pages::PAGE;
 use super::run::Run;
@@ -77,17 +77,9 @@ fn hold(
     let mapping = run.mapping(target);
     let mut taken = 0;
     run.apply(Operation::Pin, target, range, || {
-        match kernel::pin(input, mapping, range) {
-            Ok(bytes) => {
-                taken = bytes;
-                Ok(())
-            }
-            // Beyond EOF just now.
-            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
-                Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
-            }
-            Err(error) => Err(error),
-        }
+        // Beyond EOF just now.
+        taken = kernel::pin(input, mapping, range).map_err(busy_if(&[libc::EFAULT]))?;
+        Ok(())
     })?;
     // As long as an operation or a few take, or until who waits for the pin was surely interrupted; there
     // is nothing to wait for, since a change must not end before the pin does.

@@ -69,21 +69,23 @@ const REFUSALS: &[Refusal] = &[
     // Blocks are reserved, or allocated, before the data turns out to be nowhere
     // (fs/xfs/xfs_iomap.c:xfs_buffered_write_iomap_end).
     Refusal {
-        operation: Operation::WriteError,
-        filesystem: None,
-        errnos: &[libc::EFAULT],
         in_hole: true,
-        call: |target, _, range| {
-            kernel::write_from_nowhere(&target.file, range.offset(), range.bytes())
-        },
+        ..anywhere(
+            Operation::WriteError,
+            &[libc::EFAULT],
+            |target, _, range| {
+                kernel::write_from_nowhere(&target.file, range.offset(), range.bytes())
+            },
+        )
     },
     Refusal {
-        operation: Operation::SwapError,
         filesystem: Some("xfs"),
         // EINVAL if the two cannot be exchanged at all just now.
-        errnos: &[libc::EBUSY, libc::EINVAL],
-        in_hole: false,
-        call: |target, other, _| swap_stale(&target.file, &other.file),
+        ..anywhere(
+            Operation::SwapError,
+            &[libc::EBUSY, libc::EINVAL],
+            |target, other, _| swap_stale(&target.file, &other.file),
+        )
     },
 ];
 

@@ -1,13 +1,12 @@
 //! XFS_IOC_SWAPEXT of two files against faults on both, as xfs_fsr does it to defragment.
 
-use std::io;
 use std::sync::Arc;
 
 use super::block::Cell;
 use super::error::Error;
 use super::extents::{Operation, swap};
 use super::faulter::Habit;
-use super::kernel;
+use super::kernel::{self, busy_if};
 use super::pages::PageRange;
 use super::run::Run;
 use super::setup::{Cast, Setup, duo};
@@ -33,22 +32,15 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                 match swap(&target.file, &other.file) {
                     // The temporary file must not have more extents than the target.
                     Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                        swap(&other.file, &target.file).map_err(again_later)
+                        // Between two of some formats no way leads (fs/xfs/xfs_bmap_util.c:
+                        // xfs_swap_extents_check_format); the next changes of either may open one.
+                        swap(&other.file, &target.file).map_err(busy_if(&[libc::EINVAL]))
                     }
                     done => done,
                 }
             })
         })
     }))
-}
-
-/// Between two of some formats no way leads (fs/xfs/xfs_bmap_util.c:xfs_swap_extents_check_format);
-/// the next changes of either file may open one.
-fn again_later(error: io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(libc::EINVAL) => io::Error::from_raw_os_error(libc::EAGAIN),
-        _ => error,
-    }
 }
 
 /// The two in either order: the kernel takes the inodes' locks by address, the roles by argument.
