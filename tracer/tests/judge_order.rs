@@ -171,6 +171,24 @@ fn the_documented_orders_themselves_are_clean() {
 }
 
 #[test]
+fn a_list_of_extents_copied_under_the_exclusion_lock() {
+    let list = |locks: &[(LockClass, Mode)]| {
+        let mut all = vec![enter(Entry::Fiemap, A).a(0).b(u64::MAX).size(SIZE)];
+        all.extend(locks.iter().map(|&(class, mode)| acquire(A, class, mode)));
+        all.push(read_pages(A).size(SIZE));
+        let taken = locks.iter().rev();
+        all.extend(taken.map(|&(class, mode)| release(A, class, mode)));
+        all.push(leave(Entry::Fiemap, A).size(SIZE));
+        all
+    };
+    assert_eq!(alone(list(&[(IRwsem, Shared)])), [""; 0]);
+    assert_eq!(
+        alone(list(&[(IRwsem, Shared), (InvalidateLock, Excl)])),
+        ["lock-order predicted FS_IOC_FIEMAP: mmap_lock, taken while holding invalidate_lock EXCL"]
+    );
+}
+
+#[test]
 fn user_memory_copied_under_the_exclusion_lock() {
     let write = |locks: &[(LockClass, Mode)]| {
         let mut all = vec![enter(Entry::Write, A).a(0).b(KIB).size(SIZE)];

@@ -3,7 +3,9 @@
 use super::{
     Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockAction, LockClass, Mode, Side,
     Span, Stacks, Step, Target, arg, arg32,
-    generic::{fault_enter, fault_leave, transfer_enter, transfer_leave},
+    generic::{
+        fault_enter, fault_leave, fiemap_enter, fiemap_leave, transfer_enter, transfer_leave,
+    },
 };
 
 /// fs/ext4/ext4.h: EXT4_GET_BLOCKS_CONVERT_UNWRITTEN, written blocks become unwritten.
@@ -104,6 +106,8 @@ pub const TABLE: Filesystem = Filesystem {
         transfer_leave("ext4_file_read_iter", Entry::Read, "ext4/read-end"),
         transfer_enter("ext4_file_write_iter", Entry::Write, "ext4/write"),
         transfer_leave("ext4_file_write_iter", Entry::Write, "ext4/write-end"),
+        fiemap_enter("ext4_fiemap", "ext4/fiemap"),
+        fiemap_leave("ext4_fiemap", "ext4/fiemap-end"),
         // (dev, tid, ...): the outermost handle of a task only; a restart keeps it (fs/jbd2/transaction.c).
         Hook::new(
             Target::Tracepoint("jbd2_handle_start"),

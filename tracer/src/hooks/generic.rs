@@ -83,6 +83,18 @@ pub(super) const fn transfer_leave(function: &'static str, at: Entry, group: &'s
     Hook::new(exit(function), Effect::Leave(at), group)
 }
 
+/// `inode_operations.fiemap`: `fn(struct inode *, struct fiemap_extent_info *, u64 start, u64 len)`.
+pub(super) const fn fiemap_enter(function: &'static str, group: &'static str) -> Hook {
+    Hook::new(entry(function), Effect::Enter(Entry::Fiemap), group)
+        .inode(arg(0, &[]))
+        .payload(Some(arg(2, &[])), Some(arg(3, &[])), None)
+}
+
+/// The end of [`fiemap_enter`].
+pub(super) const fn fiemap_leave(function: &'static str, group: &'static str) -> Hook {
+    Hook::new(exit(function), Effect::Leave(Entry::Fiemap), group)
+}
+
 /// The end of [`fault_enter`].
 pub(super) const fn fault_leave(function: &'static str, at: Entry, group: &'static str) -> Hook {
     Hook::new(exit(function), Effect::Leave(at), group)
@@ -199,6 +211,12 @@ pub const HOOKS: &[Hook] = &[
     // copy resident first (mm/filemap.c:generic_perform_write, fs/iomap/buffered-io.c:iomap_write_iter).
     Hook::new(entry("filemap_read"), Effect::UserMemory, "user/read"),
     Hook::new(entry("fault_in_readable"), Effect::UserMemory, "user/write"),
+    // fs/ioctl.c: copies each extent to the caller of FS_IOC_FIEMAP as it is found.
+    Hook::new(
+        entry("fiemap_fill_next_extent"),
+        Effect::UserMemory,
+        "user/fiemap",
+    ),
     // Zeroes for blocks that a filesystem hands out as written ones (XFS_BMAPI_ZERO,
     // EXT4_GET_BLOCKS_ZERO); the block device does not say whose they are.
     Hook::new(entry("blkdev_issue_zeroout"), Effect::Zero, "blocks/zero"),

@@ -322,6 +322,8 @@ pub enum Entry {
     Read,
     /// `file_operations.write_iter`, payload as `Read`.
     Write,
+    /// `inode_operations.fiemap`: `a` offset, `b` length.
+    Fiemap,
     /// `vm_ops.fault` and `.huge_fault`: `a` page offset, `b` address, `c` FAULT_FLAG_*.
     Fault,
     /// `vm_ops.page_mkwrite`, payload as `Fault`.
@@ -334,6 +336,11 @@ impl Entry {
     /// True for page faults.
     pub fn is_fault(self) -> bool {
         matches!(self, Self::Fault | Self::PageMkwrite | Self::PfnMkwrite)
+    }
+
+    /// True for what changes nothing of a file.
+    pub fn only_looks(self) -> bool {
+        matches!(self, Self::Read | Self::Fiemap)
     }
 }
 

@@ -3,7 +3,9 @@
 use super::{
     Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockAction, LockClass, Mode, Side,
     Span, Stacks, Step, Success, Target, Way, arg, arg32,
-    generic::{fault_enter, fault_leave, transfer_enter, transfer_leave},
+    generic::{
+        fault_enter, fault_leave, fiemap_enter, fiemap_leave, transfer_enter, transfer_leave,
+    },
 };
 
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
@@ -118,6 +120,8 @@ pub const TABLE: Filesystem = Filesystem {
         transfer_leave("xfs_file_read_iter", Entry::Read, "xfs/read-end"),
         transfer_enter("xfs_file_write_iter", Entry::Write, "xfs/write"),
         transfer_leave("xfs_file_write_iter", Entry::Write, "xfs/write-end"),
+        fiemap_enter("xfs_vn_fiemap", "xfs/fiemap"),
+        fiemap_leave("xfs_vn_fiemap", "xfs/fiemap-end"),
         remap_enter(Entry::Reflink, "xfs/reflink").without(DEDUP),
         Hook::new(
             exit("xfs_file_remap_range"),

@@ -53,6 +53,8 @@ pub enum Operation {
     DirectRead,
     /// read(2) through the page cache
     BufferedRead,
+    /// FS_IOC_FIEMAP
+    Fiemap,
     /// `vm_ops.page_mkwrite`
     PageMkwrite,
     /// `vm_ops.pfn_mkwrite`
@@ -82,7 +84,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -104,6 +106,7 @@ impl Operation {
         Self::DaxRead,
         Self::DirectRead,
         Self::BufferedRead,
+        Self::Fiemap,
         Self::PageMkwrite,
         Self::PfnMkwrite,
         Self::DaxWriteFault,
@@ -146,6 +149,7 @@ impl Operation {
             Self::DaxRead => row("dax-read", "read", STALE),
             Self::DirectRead => row("direct-read", "read", STALE),
             Self::BufferedRead => row("read", "read", STALE),
+            Self::Fiemap => row("FS_IOC_FIEMAP", "listed extents", STALE),
             Self::PageMkwrite => row("page_mkwrite", "made writable", STALE),
             Self::PfnMkwrite => row("pfn_mkwrite", "made writable", STALE),
             Self::DaxWriteFault => row("dax-write-fault", "mapped", STALE),
@@ -265,6 +269,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
                 (false, false, false) => Begun::Change(Operation::BufferedRead, Destroys::Nothing),
             }
         }
+        Entry::Fiemap => Begun::Change(Operation::Fiemap, Destroys::Nothing),
         Entry::PageMkwrite => Begun::Fault(Operation::PageMkwrite, FaultKind::Mkwrite),
         Entry::PfnMkwrite => Begun::Fault(Operation::PfnMkwrite, FaultKind::PteWrite),
         Entry::Fault => match (dax, write) {

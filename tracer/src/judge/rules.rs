@@ -586,6 +586,7 @@ pub fn needed(effect: Effect) -> bool {
                 | Entry::MoveExtents
                 | Entry::JournalMode
                 | Entry::CopyOnWrite
+                | Entry::Fiemap
         ),
         Effect::Lock(LockAction::Wait)
         | Effect::EntryLock(_)

@@ -139,6 +139,9 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ("inode_dio_wait", "dio/wait", Effect::DrainDirect),
         ("dax_iomap_rw", "dax/transfer", Effect::DaxTransfer),
         ("filemap_read", "user/read", Effect::UserMemory),
+        ("fiemap_fill_next_extent", "user/fiemap", Effect::UserMemory),
+        ("xfs_vn_fiemap", "xfs/fiemap", Enter(Entry::Fiemap)),
+        ("xfs_vn_fiemap", "xfs/fiemap-end", Leave(Entry::Fiemap)),
         (
             "iomap_write_delalloc_release",
             "xfs/take-back",

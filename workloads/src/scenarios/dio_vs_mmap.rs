@@ -1,6 +1,6 @@
 //! Direct and buffered I/O with its buffer in a mapping, cold, of the same or another file, against
 //! changes of both: the I/O holds the inode's lock while it faults its buffer in. It is done by the
-//! caller, by AIO or by io_uring.
+//! caller, by AIO or by io_uring. Lists of extents are copied to such memory, too.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use super::error::Error;
 use super::extents::{Operation, punch, zero};
 use super::faulter::Habit;
 use super::flight::{Carrier, Engine, Request, carry};
-use super::kernel::{Way, busy_if, transfer};
+use super::kernel::{Way, busy_if, list_extents, transfer};
 use super::ledger::Family;
 use super::pages::PageRange;
 use super::run::Run;
@@ -52,6 +52,9 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let transfers = move |run: &mut Run| {
         let (file, direct) = &files[run.rng().below(2) as usize];
         let (memory, _) = &files[run.rng().below(2) as usize];
+        if run.rng().one_in(8) {
+            return list(run, file, memory);
+        }
         let way = [Way::Read, Way::Write][run.rng().below(2) as usize];
         // By pread(2) and pwrite(2), or by one of the engines.
         let which = run.rng().below(1 + engines.len() as u32) as usize;
@@ -82,6 +85,18 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         }
     };
     Ok(vec![Box::new(transfers), Box::new(changes)])
+}
+
+/// Nothing is held off: the list is nobody's data.
+fn list(run: &mut Run, file: &Target, memory: &Target) -> Result<(), Error> {
+    let whole = file.whole();
+    let at = memory.whole().choose(run.rng(), 1, 1).offset();
+    run.apply(Operation::ListExtents, file, whole, || {
+        // Beyond EOF just now, or a filesystem without.
+        list_extents(&file.file, &memory.file, at)
+            .map_err(busy_if(&[libc::EFAULT, libc::EOPNOTSUPP]))
+    })
+    .map(drop)
 }
 
 fn change(

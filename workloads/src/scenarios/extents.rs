@@ -119,6 +119,8 @@ operations! {
     WriteError = "write(error)",
     /// ioctl(2), FS_IOC_SETFLAGS of EXT4_JOURNAL_DATA_FL.
     JournalMode = "EXT4_JOURNAL_DATA_FL",
+    /// ioctl(2), FS_IOC_FIEMAP, into a mapping.
+    ListExtents = "FS_IOC_FIEMAP",
 }
 
 impl Operation {

@@ -6,7 +6,7 @@ use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
 use super::mapping::Mapping;
-use super::pages::PageRange;
+use super::pages::{PAGE, PageRange};
 
 fn result(status: libc::c_int) -> io::Result<()> {
     if status < 0 {
@@ -414,6 +414,59 @@ pub fn transfer(
         }
     };
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
+
+/// struct fiemap of linux/fiemap.h, without its extents.
+#[repr(C)]
+struct ExtentList {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+}
+const _: () = assert!(size_of::<ExtentList>() == 32);
+
+/// FS_IOC_FIEMAP of a file, whose extents are copied to a page of `memory` at byte `at`: to a private mapping of
+/// it that nobody has touched, so that it faults, and stays what it is. EFAULT where that lies beyond EOF.
+pub fn list_extents(file: &File, memory: &File, at: u64) -> io::Result<()> {
+    const FIEMAP: libc::c_ulong = 0xc020_660b;
+    /// Bytes of a struct fiemap_extent.
+    const EXTENT: u64 = 56;
+    let page = PAGE as usize;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, where the kernel likes; its second page is replaced by one of the file. The head
+    // lies at the end of the first, so that what follows it is the second, which only the kernel accesses.
+    unsafe {
+        let start = libc::mmap(std::ptr::null_mut(), 2 * page, access, anonymous, -1, 0);
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let second = start.byte_add(page);
+        let fixed = libc::MAP_PRIVATE | libc::MAP_FIXED;
+        let at = at as libc::off_t;
+        let mapped = libc::mmap(second, page, access, fixed, memory.as_raw_fd(), at);
+        let done = if mapped == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            let head = second.byte_sub(size_of::<ExtentList>()).cast();
+            std::ptr::write(
+                head,
+                ExtentList {
+                    start: 0,
+                    length: u64::MAX,
+                    flags: 0,
+                    mapped_extents: 0,
+                    extent_count: (PAGE / EXTENT) as u32,
+                    reserved: 0,
+                },
+            );
+            result(libc::ioctl(file.as_raw_fd(), FIEMAP, head))
+        };
+        result(libc::munmap(start, 2 * page)).and(done)
+    }
 }
 
 /// Has a pipe hold the mapping's pages themselves, not copies (vmsplice(2)): they stay pinned until
