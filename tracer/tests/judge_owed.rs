@@ -45,6 +45,28 @@ fn judged_cached(steps: Vec<Step>) -> Vec<String> {
 }
 
 #[test]
+fn changes_that_are_one_step_come_under_one_hold_of_the_maps_lock() {
+    const INSERT: u64 = 0x20;
+    let between = |mode: u64, more: Vec<Step>| {
+        let mut steps = fallocate(A, mode, OFFSET, LENGTH);
+        let change = at(&steps, is_change);
+        steps.insert(change + 1, map_extent(A));
+        steps.splice(change..change, [vec![map_extent(A)], more].concat());
+        judged(steps)
+    };
+    let cycled = || vec![release(A, Ilock, Excl), acquire(A, Ilock, Excl)];
+    assert_eq!(between(INSERT, vec![]), [""; 0]);
+    assert_eq!(
+        between(INSERT, cycled()),
+        ["stale-after-relock predicted fallocate/INSERT_RANGE"]
+    );
+    // What came before the last invalidation was another step, and a punch goes in steps.
+    let again = [drop_from(A, OFFSET), scan(A, 0)].to_vec();
+    assert_eq!(between(INSERT, [cycled(), again].concat()), [""; 0]);
+    assert_eq!(between(PUNCH, cycled()), [""; 0]);
+}
+
+#[test]
 fn what_is_due_under_the_exclusion_lock_in_any_operation() {
     let held = |mode: Option<Mode>, (entry, act): (Entry, Step)| {
         let mut steps = vec![enter(entry, A).c(1), acquire(A, IRwsem, Excl)];

@@ -9,7 +9,7 @@ use tracer::{
     judge::{
         annotations::{ANNOTATIONS, SPLATS, Version},
         documented::{ORDERS, Order},
-        duties::{Duties, Owed},
+        duties::{Duties, OneStep, Owed},
         operations::Operation,
         rules::{RULES, Rule},
         text,
@@ -54,6 +54,15 @@ fn yes(duty: bool, what: &'static str) -> &'static str {
     if duty { what } else { "-" }
 }
 
+fn in_one(duty: Option<(FilesystemKind, OneStep)>) -> Option<String> {
+    let (filesystem, step) = duty?;
+    let what = match step {
+        OneStep::Changes => "changes",
+        OneStep::Shifts => "shifts",
+    };
+    Some(format!("{what} ({})", filesystem.name()))
+}
+
 fn kernels(from: Version, before: Option<Version>) -> String {
     let text = |Version(major, minor, patch): Version| match patch {
         0 => format!("{major}.{minor}"),
@@ -84,6 +93,7 @@ fn render() -> String {
         "<torn down",
         "<no pins",
         "<direct I/O waited for",
+        "<under one hold of the map's lock",
     ]);
     for (operation, duties) in duties() {
         table.row(vec![
@@ -93,6 +103,7 @@ fn render() -> String {
             owed(duties.teardown).to_owned(),
             owed(duties.layouts).to_owned(),
             yes(duties.drain, "yes").to_owned(),
+            in_one(duties.in_one).unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     out.push_str(&table.render());
@@ -167,6 +178,7 @@ struct PrintedDuties {
     torn_down: &'static str,
     no_pins: &'static str,
     direct_io_waited_for: bool,
+    under_one_hold: Option<String>,
     source: &'static str,
 }
 
@@ -216,6 +228,7 @@ impl Printed {
                     torn_down: owed(duties.teardown),
                     no_pins: owed(duties.layouts),
                     direct_io_waited_for: duties.drain,
+                    under_one_hold: in_one(duties.in_one),
                     source: duties.source,
                 })
                 .collect(),

@@ -1,6 +1,6 @@
 //! What each operation owes to page faults, direct I/O and pinned pages before it may change extents.
 
-use crate::judge::operations::Operation;
+use crate::{hooks::FilesystemKind, judge::operations::Operation};
 
 /// On which files something is owed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,15 @@ impl Owed {
     }
 }
 
+/// Which changes of the extent map are one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OneStep {
+    /// All.
+    Changes,
+    /// Shifts: what is cut out before or off at the end comes in steps of its own.
+    Shifts,
+}
+
 /// What an operation must have done, and must hold, where it changes extents inside EOF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Duties {
@@ -37,6 +46,9 @@ pub struct Duties {
     pub layouts: Owed,
     /// Have waited for direct I/O, under the hold of `i_rwsem` that it has.
     pub drain: bool,
+    /// On this filesystem, have these come under one hold of the extent map's own lock, from the first
+    /// after the last invalidation on: nobody may look the map up in between.
+    pub in_one: Option<(FilesystemKind, OneStep)>,
     /// Where the kernel says so.
     pub source: &'static str,
 }
@@ -47,6 +59,7 @@ const NONE: Duties = Duties {
     teardown: Owed::Never,
     layouts: Owed::Never,
     drain: false,
+    in_one: None,
     source: "changes no extents inside EOF that a fault may have found",
 };
 
@@ -56,6 +69,7 @@ const ALL: Duties = Duties {
     teardown: Owed::Always,
     layouts: Owed::OnDax,
     drain: true,
+    in_one: None,
     source: "fs/xfs/xfs_file.c:xfs_file_fallocate; fs/ext4/extents.c:ext4_fallocate",
 };
 
@@ -63,11 +77,19 @@ impl Operation {
     /// What the operation owes.
     pub fn duties(self) -> Duties {
         match self {
-            Self::PunchHole
-            | Self::ZeroRange
-            | Self::CollapseRange
-            | Self::InsertRange
-            | Self::WriteZeroes => ALL,
+            Self::PunchHole | Self::ZeroRange | Self::WriteZeroes => ALL,
+            Self::CollapseRange => Duties {
+                in_one: Some((FilesystemKind::Xfs, OneStep::Shifts)),
+                source: "fs/xfs/xfs_bmap_util.c:xfs_collapse_file_space; \
+                         fs/ext4/extents.c:ext4_fallocate",
+                ..ALL
+            },
+            Self::InsertRange => Duties {
+                in_one: Some((FilesystemKind::Xfs, OneStep::Changes)),
+                source: "fs/xfs/xfs_bmap_util.c:xfs_insert_file_space; \
+                         fs/ext4/extents.c:ext4_fallocate",
+                ..ALL
+            },
             Self::UnshareRange => Duties {
                 teardown: Owed::OnDax,
                 source: "fs/xfs/xfs_reflink.c:xfs_reflink_unshare; fs/dax.c:dax_unshare_iter",
@@ -78,10 +100,12 @@ impl Operation {
                 ..ALL
             },
             Self::SwapExtents => Duties {
+                in_one: Some((FilesystemKind::Xfs, OneStep::Changes)),
                 source: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents",
                 ..ALL
             },
             Self::ExchangeRange => Duties {
+                in_one: Some((FilesystemKind::Xfs, OneStep::Changes)),
                 source: "fs/xfs/xfs_exchrange.c:xfs_exchange_contents, xfs_exchrange_prep",
                 ..ALL
             },

@@ -9,6 +9,7 @@ use tracer_ebpf::{
 use crate::{
     hooks::{Effect, Entry, FILESYSTEMS, FilesystemKind, Fresh, LockClass, Mode, Span},
     judge::{
+        duties::OneStep,
         engine::{Engine, other_inode_locked},
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
         inode::{Files, InodeIndex},
@@ -538,6 +539,39 @@ impl Engine {
             && let Some(class) = extent_lock(doing.filesystem)
         {
             self.due_under(class, task, doing, (Act::Map, range), event);
+            self.due_in_one(OneStep::Changes, task, event);
+        }
+    }
+
+    /// Changes of the map that are one step come under one hold of its lock.
+    pub(super) fn due_in_one(&mut self, step: OneStep, task: &mut Task, event: &Event) {
+        let Some(Place { doing, range }) = self.place(task, event.inode) else {
+            return;
+        };
+        if doing.operation.duties().in_one != Some((doing.filesystem, step)) {
+            return;
+        }
+        let Some(class) = extent_lock(doing.filesystem) else {
+            return;
+        };
+        let Some(now) = task.locks.find(doing.inode, class) else {
+            return;
+        };
+        let Some(Scope::Change(change)) = self::doing(&mut task.scopes) else {
+            return;
+        };
+        let Some(subject) = change.subject_mut(event.inode) else {
+            return;
+        };
+        let first = *subject.mapped_under.get_or_insert(now.number);
+        if first != now.number {
+            let broken = Broken {
+                kind: Kind::StaleAfterRelock,
+                observed: Observed::Interrupted,
+                class,
+                act: Act::Map,
+            };
+            self.broke(task, doing, broken, range, event);
         }
     }
 

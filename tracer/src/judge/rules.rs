@@ -122,8 +122,10 @@ pub const RULES: [Rule; 24] = [
     Rule {
         kind: Kind::StaleAfterRelock,
         name: "stale-after-relock",
-        summary: "The exclusion lock is released and retaken between invalidation and change.",
-        source: "fs/dax.c:dax_layout_busy_page_range: whoever drops the lock must scan again",
+        summary: "The exclusion lock is released and retaken between invalidation and change; or the \
+                  extent map's own between two changes that are one step.",
+        source: "fs/dax.c:dax_layout_busy_page_range: whoever drops the lock must scan again; \
+                 fs/xfs/xfs_bmap_util.c:xfs_insert_file_space joins one hold to all of its transactions",
         asks: None,
     },
     Rule {
@@ -349,6 +351,8 @@ pub enum Observed {
     NotDrained,
     /// Nothing was zeroed.
     NotZeroed,
+    /// Released and retaken between two changes that are one step.
+    Interrupted,
     /// Taken under an earlier hold, changed by another task since, and not taken again.
     NotReread,
     /// `i_size` covers it already.
@@ -399,6 +403,7 @@ impl Observed {
             Self::Pinned => "a pinned page, and no other look after it".to_owned(),
             Self::NotDrained => "none".to_owned(),
             Self::NotZeroed => "not zeroed".to_owned(),
+            Self::Interrupted => "released and retaken between two changes".to_owned(),
             Self::NotReread => "retaken; the change not read".to_owned(),
             Self::Published => "i_size first".to_owned(),
             Self::TwoOwners => "mapped writable by one file and by another".to_owned(),

@@ -149,6 +149,9 @@ impl Facts<'_> {
                 "with {lock} released and retaken since the range was invalidated, without \
                  invalidating it again"
             ),
+            Observed::Interrupted => {
+                format!("with {lock} released and retaken since an earlier change of the same step")
+            }
             _ => String::new(),
         };
         let risk = match self.key.class {

@@ -139,6 +139,8 @@ pub struct Subject {
     pub stable_size: Option<u64>,
     /// Since the exclusion lock was taken last.
     pub torn: Torn,
+    /// The hold of the extent map's own lock under which the map changed first since the last invalidation.
+    pub mapped_under: Option<u32>,
     /// When the last teardown was surely over: the task's first event after it.
     pub torn_by: Option<Nanos>,
     /// A teardown began, and nothing came after it yet.
@@ -172,6 +174,7 @@ impl Subject {
             changed_exclusively: false,
             stable_size: stable.then_some(size),
             torn: Torn::default(),
+            mapped_under: None,
             torn_by: None,
             tearing: false,
             drained: false,
@@ -185,6 +188,7 @@ impl Subject {
 
     /// Remembers an invalidation; those that it repeats are forgotten.
     pub fn invalidated(&mut self, new: Invalidation) {
+        self.mapped_under = None;
         self.invalidations
             .retain(|old| old.range.start < new.range.start || old.range.end > new.range.end);
         if self.invalidations.len() == INVALIDATIONS {
