@@ -47,23 +47,54 @@ fn judged_cached(steps: Vec<Step>) -> Vec<String> {
 #[test]
 fn changes_that_are_one_step_come_under_one_hold_of_the_maps_lock() {
     const INSERT: u64 = 0x20;
-    let between = |mode: u64, more: Vec<Step>| {
+    let before_change = |mode: u64, more: Vec<Step>| {
         let mut steps = fallocate(A, mode, OFFSET, LENGTH);
         let change = at(&steps, is_change);
-        steps.insert(change + 1, map_extent(A));
-        steps.splice(change..change, [vec![map_extent(A)], more].concat());
+        steps.splice(change..change, more);
+        judged(steps)
+    };
+    let split = || vec![map_extent(A)];
+    let cycled = || vec![release(A, Ilock, Excl), acquire(A, Ilock, Excl)];
+    assert_eq!(before_change(INSERT, split()), [""; 0]);
+    assert_eq!(
+        before_change(INSERT, [split(), cycled()].concat()),
+        ["stale-after-relock predicted fallocate/INSERT_RANGE"]
+    );
+    // A punch goes in steps. What writeback maps, it maps before the invalidation that follows it.
+    assert_eq!(before_change(PUNCH, [split(), cycled()].concat()), [""; 0]);
+    let written = [
+        split(),
+        cycled(),
+        split(),
+        cycled(),
+        vec![drop_from(A, 0), scan(A, 0)],
+        split(),
+    ];
+    assert_eq!(before_change(INSERT, written.concat()), [""; 0]);
+    // Blocks beyond EOF are given back in a step of their own.
+    let given_back = [split(), cycled(), vec![change(A, SIZE, 4096).size(SIZE)]];
+    let given_back = [given_back.concat(), vec![drop_from(A, 0), scan(A, 0)]].concat();
+    assert_eq!(before_change(INSERT, given_back), [""; 0]);
+}
+
+#[test]
+fn shifts_come_under_one_hold_of_the_maps_lock() {
+    const COLLAPSE: u64 = 0x08;
+    let shifted = |between: Vec<Step>| {
+        let mut steps = fallocate(A, COLLAPSE, OFFSET, LENGTH);
+        let at = at(&steps, is_change);
+        let mut shifts = vec![shift(A, 16)];
+        shifts.extend(between);
+        shifts.push(shift(A, 16));
+        steps.splice(at..=at, shifts);
         judged(steps)
     };
     let cycled = || vec![release(A, Ilock, Excl), acquire(A, Ilock, Excl)];
-    assert_eq!(between(INSERT, vec![]), [""; 0]);
+    assert_eq!(shifted(vec![]), [""; 0]);
     assert_eq!(
-        between(INSERT, cycled()),
-        ["stale-after-relock predicted fallocate/INSERT_RANGE"]
+        shifted(cycled()),
+        ["stale-after-relock predicted fallocate/COLLAPSE_RANGE"]
     );
-    // What came before the last invalidation was another step, and a punch goes in steps.
-    let again = [drop_from(A, OFFSET), scan(A, 0)].to_vec();
-    assert_eq!(between(INSERT, [cycled(), again].concat()), [""; 0]);
-    assert_eq!(between(PUNCH, cycled()), [""; 0]);
 }
 
 #[test]

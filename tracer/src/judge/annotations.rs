@@ -304,6 +304,14 @@ pub const SPLATS: &[KnownSplat] = &[
                    before it unmaps them: the folio is still in use. XFS and ext4.",
     },
     KnownSplat {
+        function: "dax_insert_entry",
+        caller: "dax_fault_iter",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "What follows from it where the block was shared: the folio is still the writer's when the \
+                   other file, whose alone the block is now, maps it (fs/dax.c:dax_associate_entry).",
+    },
+    KnownSplat {
         function: "truncate_folio_batch_exceptionals",
         caller: "xfs_swap_extents",
         from: Version(7, 3, 0),
@@ -371,6 +379,13 @@ mod tests {
         assert!(known_splat(&text(""), kernel).is_none());
         let truncate = "\n    called by dax_delete_mapping_entry < xfs_setattr_size";
         assert!(known_splat(&text(truncate), kernel).is_none());
+        // Two kernels complain alike, for reasons of their own.
+        let fault =
+            "WARNING: fs/dax.c:498 at dax_insert_entry+0x3c5/0x3d0\n    called by dax_fault_iter";
+        let from = |kernel| known_splat(fault, kernel).map(|known| known.from);
+        assert_eq!(from(kernel), Some(Version(7, 3, 0)));
+        assert_eq!(from(Version(6, 1, 192)), Some(Version(6, 1, 0)));
+        assert_eq!(from(Version(6, 12, 117)), None);
     }
 
     #[test]

@@ -12,7 +12,6 @@ use crate::{
     judge::{
         corruption::Corruptions,
         coverage::Coverage,
-        duties::OneStep,
         facts::{Fact, Facts, OperationSeen, WindowSeen},
         faults::meet,
         finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
@@ -228,9 +227,7 @@ impl Engine {
             Effect::LayoutScan(span) => self.scan(task, span, event),
             Effect::ChangeExtents(span) => {
                 self.map_changed(task, span, event);
-                if span == Span::FromBlock {
-                    self.due_in_one(OneStep::Shifts, task, event);
-                }
+                self.due_in_one(task, span, event);
                 self.change(task, span, true, event);
             }
             Effect::WriteExtents(span) => self.written(task, span, Act::Convert, event),

@@ -539,19 +539,34 @@ impl Engine {
             && let Some(class) = extent_lock(doing.filesystem)
         {
             self.due_under(class, task, doing, (Act::Map, range), event);
-            self.due_in_one(OneStep::Changes, task, event);
+            if doing.operation.duties().in_one == Some((doing.filesystem, OneStep::Changes))
+                && let Some(hold) = task.locks.find(doing.inode, class)
+                && let Some(Scope::Change(change)) = self::doing(&mut task.scopes)
+                && let Some(subject) = change.subject_mut(event.inode)
+            {
+                subject.mapped_under = Some(hold.number);
+            }
         }
     }
 
-    /// Changes of the map that are one step come under one hold of its lock.
-    pub(super) fn due_in_one(&mut self, step: OneStep, task: &mut Task, event: &Event) {
-        let Some(Place { doing, range }) = self.place(task, event.inode) else {
+    /// Changes that are one step come under one hold of the map's lock. What writeback maps on the operation's
+    /// behalf comes before the last invalidation, and what lies beyond EOF is nobody's to look up.
+    pub(super) fn due_in_one(&mut self, task: &mut Task, span: Span, event: &Event) {
+        let Some(Place { doing, .. }) = self.place(task, event.inode) else {
             return;
         };
-        if doing.operation.duties().in_one != Some((doing.filesystem, step)) {
+        let Some((filesystem, step)) = doing.operation.duties().in_one else {
+            return;
+        };
+        if filesystem != doing.filesystem || (step == OneStep::Shifts && span != Span::FromBlock) {
             return;
         }
-        let Some(class) = extent_lock(doing.filesystem) else {
+        let block_bits = self.files.get(doing.inode).meta.block_bits;
+        let range = span.bytes(event.a, event.b, block_bits).below(event.size);
+        if range.is_empty() {
+            return;
+        }
+        let Some(class) = extent_lock(filesystem) else {
             return;
         };
         let Some(now) = task.locks.find(doing.inode, class) else {
@@ -563,8 +578,8 @@ impl Engine {
         let Some(subject) = change.subject_mut(event.inode) else {
             return;
         };
-        let first = *subject.mapped_under.get_or_insert(now.number);
-        if first != now.number {
+        let before = subject.mapped_under.replace(now.number);
+        if before.is_some_and(|before| before != now.number) {
             let broken = Broken {
                 kind: Kind::StaleAfterRelock,
                 observed: Observed::Interrupted,

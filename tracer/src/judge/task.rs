@@ -139,7 +139,7 @@ pub struct Subject {
     pub stable_size: Option<u64>,
     /// Since the exclusion lock was taken last.
     pub torn: Torn,
-    /// The hold of the extent map's own lock under which the map changed first since the last invalidation.
+    /// The hold of the extent map's own lock under which the map changed last since the last invalidation.
     pub mapped_under: Option<u32>,
     /// When the last teardown was surely over: the task's first event after it.
     pub torn_by: Option<Nanos>,

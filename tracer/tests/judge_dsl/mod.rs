@@ -102,6 +102,11 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ),
         ("__xfs_bunmapi", "xfs/bunmapi", ChangeExtents(Span::Bytes)),
         (
+            "xfs_bmap_collapse_extents",
+            "xfs/collapse",
+            ChangeExtents(Span::FromBlock),
+        ),
+        (
             "xfs_bmap_insert_extents",
             "xfs/insert",
             ChangeExtents(Span::Whole),
@@ -545,6 +550,11 @@ pub fn change(inode: u64, offset: u64, length: u64) -> Step {
     Step::new(Effect::ChangeExtents(Span::Bytes), inode)
         .a(offset)
         .b(length)
+}
+
+/// `xfs_bmap_collapse_extents`: from this block on
+pub fn shift(inode: u64, block: u64) -> Step {
+    Step::new(Effect::ChangeExtents(Span::FromBlock), inode).a(block)
 }
 
 pub fn change_all(inode: u64) -> Step {
