@@ -24,6 +24,9 @@ use tracer_ebpf::{
 
 use crate::{args::Args, identity::InodeIdentity, scope::Task};
 
+/// `-EEXIST`
+const NO_ROOM: i32 = -17;
+
 /// Unread bytes of a ring from which on its reader is woken.
 const WAKE_AT: u64 = 1 << 20;
 
@@ -83,16 +86,24 @@ pub fn count_lost(slot: u32) {
     }
 }
 
-/// The kernel stack's key in the stack map, or a negative error.
+/// The kernel stack's key in the stack map, or a negative error. The map keeps one stack a bucket
+/// (kernel/bpf/stackmap.c:bpf_get_stackid): one whose bucket is another's goes without its innermost frame, which
+/// makes it land elsewhere.
 #[inline(always)]
 pub fn stack(args: &impl Args) -> i32 {
-    // SAFETY: a helper call on this program's own context and map.
-    unsafe {
-        bpf_get_stackid(
-            args.context(),
-            (&raw const STACKS).cast_mut().cast::<c_void>(),
-            0,
-        ) as i32
+    let without = |frames: u64| {
+        // SAFETY: a helper call on this program's own context and map.
+        unsafe {
+            bpf_get_stackid(
+                args.context(),
+                (&raw const STACKS).cast_mut().cast::<c_void>(),
+                frames,
+            ) as i32
+        }
+    };
+    match without(0) {
+        NO_ROOM => without(1),
+        id => id,
     }
 }
 
