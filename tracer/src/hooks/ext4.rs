@@ -3,9 +3,7 @@
 use super::{
     Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockAction, LockClass, Mode, Side,
     Span, Stacks, Step, Target, arg, arg32,
-    generic::{
-        fault_enter, fault_leave, fiemap_enter, fiemap_leave, transfer_enter, transfer_leave,
-    },
+    generic::{fault_enter, fiemap_enter, leave, transfer_enter},
 };
 
 /// fs/ext4/ext4.h: EXT4_GET_BLOCKS_CONVERT_UNWRITTEN, written blocks become unwritten.
@@ -93,21 +91,21 @@ pub const TABLE: Filesystem = Filesystem {
     hooks: &[
         // Serves fault, page_mkwrite and pfn_mkwrite of a DAX file; the lock is in ext4_dax_huge_fault.
         fault_enter("ext4_dax_fault", Entry::Fault, "ext4/fault"),
-        fault_leave("ext4_dax_fault", Entry::Fault, "ext4/fault-end"),
+        leave("ext4_dax_fault", Entry::Fault, "ext4/fault-end"),
         fault_enter("ext4_dax_huge_fault", Entry::Fault, "ext4/huge-fault"),
-        fault_leave("ext4_dax_huge_fault", Entry::Fault, "ext4/huge-fault-end"),
+        leave("ext4_dax_huge_fault", Entry::Fault, "ext4/huge-fault-end"),
         fault_enter("ext4_page_mkwrite", Entry::PageMkwrite, "ext4/page-mkwrite"),
-        fault_leave(
+        leave(
             "ext4_page_mkwrite",
             Entry::PageMkwrite,
             "ext4/page-mkwrite-end",
         ),
         transfer_enter("ext4_file_read_iter", Entry::Read, "ext4/read"),
-        transfer_leave("ext4_file_read_iter", Entry::Read, "ext4/read-end"),
+        leave("ext4_file_read_iter", Entry::Read, "ext4/read-end"),
         transfer_enter("ext4_file_write_iter", Entry::Write, "ext4/write"),
-        transfer_leave("ext4_file_write_iter", Entry::Write, "ext4/write-end"),
+        leave("ext4_file_write_iter", Entry::Write, "ext4/write-end"),
         fiemap_enter("ext4_fiemap", "ext4/fiemap"),
-        fiemap_leave("ext4_fiemap", "ext4/fiemap-end"),
+        leave("ext4_fiemap", Entry::Fiemap, "ext4/fiemap-end"),
         // (dev, tid, ...): the outermost handle of a task only; a restart keeps it (fs/jbd2/transaction.c).
         Hook::new(
             Target::Tracepoint("jbd2_handle_start"),

@@ -78,11 +78,6 @@ pub(super) const fn transfer_enter(function: &'static str, at: Entry, group: &'s
         )
 }
 
-/// The end of [`transfer_enter`].
-pub(super) const fn transfer_leave(function: &'static str, at: Entry, group: &'static str) -> Hook {
-    Hook::new(exit(function), Effect::Leave(at), group)
-}
-
 /// `inode_operations.fiemap`: `fn(struct inode *, struct fiemap_extent_info *, u64 start, u64 len)`.
 pub(super) const fn fiemap_enter(function: &'static str, group: &'static str) -> Hook {
     Hook::new(entry(function), Effect::Enter(Entry::Fiemap), group)
@@ -90,13 +85,8 @@ pub(super) const fn fiemap_enter(function: &'static str, group: &'static str) ->
         .payload(Some(arg(2, &[])), Some(arg(3, &[])), None)
 }
 
-/// The end of [`fiemap_enter`].
-pub(super) const fn fiemap_leave(function: &'static str, group: &'static str) -> Hook {
-    Hook::new(exit(function), Effect::Leave(Entry::Fiemap), group)
-}
-
-/// The end of [`fault_enter`].
-pub(super) const fn fault_leave(function: &'static str, at: Entry, group: &'static str) -> Hook {
+/// The end of what one of these began.
+pub(super) const fn leave(function: &'static str, at: Entry, group: &'static str) -> Hook {
     Hook::new(exit(function), Effect::Leave(at), group)
 }
 

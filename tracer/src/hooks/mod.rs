@@ -338,9 +338,9 @@ impl Entry {
         matches!(self, Self::Fault | Self::PageMkwrite | Self::PfnMkwrite)
     }
 
-    /// True for what changes nothing of a file.
-    pub fn only_looks(self) -> bool {
-        matches!(self, Self::Read | Self::Fiemap)
+    /// False for what only looks at a file.
+    pub fn changes(self) -> bool {
+        !matches!(self, Self::Read | Self::Fiemap)
     }
 }
 

@@ -3,9 +3,7 @@
 use super::{
     Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockAction, LockClass, Mode, Side,
     Span, Stacks, Step, Success, Target, Way, arg, arg32,
-    generic::{
-        fault_enter, fault_leave, fiemap_enter, fiemap_leave, transfer_enter, transfer_leave,
-    },
+    generic::{fault_enter, fiemap_enter, leave, transfer_enter},
 };
 
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
@@ -93,15 +91,15 @@ pub const TABLE: Filesystem = Filesystem {
     locks: &[(LockClass::Ilock, "xfs_inode", "i_lock")],
     hooks: &[
         fault_enter("xfs_filemap_fault", Entry::Fault, "xfs/fault"),
-        fault_leave("xfs_filemap_fault", Entry::Fault, "xfs/fault-end"),
+        leave("xfs_filemap_fault", Entry::Fault, "xfs/fault-end"),
         fault_enter("xfs_filemap_huge_fault", Entry::Fault, "xfs/huge-fault"),
-        fault_leave("xfs_filemap_huge_fault", Entry::Fault, "xfs/huge-fault-end"),
+        leave("xfs_filemap_huge_fault", Entry::Fault, "xfs/huge-fault-end"),
         fault_enter(
             "xfs_filemap_page_mkwrite",
             Entry::PageMkwrite,
             "xfs/page-mkwrite",
         ),
-        fault_leave(
+        leave(
             "xfs_filemap_page_mkwrite",
             Entry::PageMkwrite,
             "xfs/page-mkwrite-end",
@@ -111,17 +109,17 @@ pub const TABLE: Filesystem = Filesystem {
             Entry::PfnMkwrite,
             "xfs/pfn-mkwrite",
         ),
-        fault_leave(
+        leave(
             "xfs_filemap_pfn_mkwrite",
             Entry::PfnMkwrite,
             "xfs/pfn-mkwrite-end",
         ),
         transfer_enter("xfs_file_read_iter", Entry::Read, "xfs/read"),
-        transfer_leave("xfs_file_read_iter", Entry::Read, "xfs/read-end"),
+        leave("xfs_file_read_iter", Entry::Read, "xfs/read-end"),
         transfer_enter("xfs_file_write_iter", Entry::Write, "xfs/write"),
-        transfer_leave("xfs_file_write_iter", Entry::Write, "xfs/write-end"),
+        leave("xfs_file_write_iter", Entry::Write, "xfs/write-end"),
         fiemap_enter("xfs_vn_fiemap", "xfs/fiemap"),
-        fiemap_leave("xfs_vn_fiemap", "xfs/fiemap-end"),
+        leave("xfs_vn_fiemap", Entry::Fiemap, "xfs/fiemap-end"),
         remap_enter(Entry::Reflink, "xfs/reflink").without(DEDUP),
         Hook::new(
             exit("xfs_file_remap_range"),

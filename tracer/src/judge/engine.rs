@@ -174,7 +174,7 @@ impl Engine {
                         let file = self.files.get_mut(subject.inode);
                         file.open.retain(|window| window.scope != change.id);
                         file.awaited.retain(|page| page.scope != change.id);
-                        file.end_operation(!change.entry.only_looks());
+                        file.end_operation(change.entry.changes());
                     }
                 }
                 Scope::Fault(fault) => {
@@ -411,7 +411,7 @@ impl Engine {
             file.begin_fault();
             None
         } else {
-            file.begin_operation(!entry.only_looks())
+            file.begin_operation(entry.changes())
         };
         let dax = file.meta.dax;
         let begun = begun(entry, event.a, event.c, event.size, dax);
@@ -960,7 +960,7 @@ impl Engine {
     fn end_change(&mut self, change: &ChangeScope, now: Nanos) {
         for subject in change.iter() {
             self.close_window(change, subject, now);
-            let changes = !change.entry.only_looks();
+            let changes = change.entry.changes();
             let file = self.files.get_mut(subject.inode);
             file.awaited.retain(|page| page.scope != change.id);
             file.end_operation(changes);

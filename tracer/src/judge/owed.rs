@@ -540,11 +540,9 @@ impl Engine {
         {
             self.due_under(class, task, doing, (Act::Map, range), event);
             if doing.operation.duties().in_one == Some((doing.filesystem, OneStep::Changes))
-                && let Some(hold) = task.locks.find(doing.inode, class)
-                && let Some(Scope::Change(change)) = self::doing(&mut task.scopes)
-                && let Some(subject) = change.subject_mut(event.inode)
+                && let Some((now, before)) = holds_of_map(task, class, doing.inode, event.inode)
             {
-                subject.mapped_under = Some(hold.number);
+                *before = Some(now);
             }
         }
     }
@@ -569,17 +567,10 @@ impl Engine {
         let Some(class) = extent_lock(filesystem) else {
             return;
         };
-        let Some(now) = task.locks.find(doing.inode, class) else {
+        let Some((now, before)) = holds_of_map(task, class, doing.inode, event.inode) else {
             return;
         };
-        let Some(Scope::Change(change)) = self::doing(&mut task.scopes) else {
-            return;
-        };
-        let Some(subject) = change.subject_mut(event.inode) else {
-            return;
-        };
-        let before = subject.mapped_under.replace(now.number);
-        if before.is_some_and(|before| before != now.number) {
+        if before.replace(now).is_some_and(|before| before != now) {
             let broken = Broken {
                 kind: Kind::StaleAfterRelock,
                 observed: Observed::Interrupted,
@@ -952,6 +943,20 @@ impl Engine {
             Strength::Proven,
         );
     }
+}
+
+/// The hold of the extent map's lock that the task has now, and where that of the last change is kept.
+fn holds_of_map(
+    task: &mut Task,
+    class: LockClass,
+    inode: InodeIndex,
+    address: u64,
+) -> Option<(u32, &mut Option<u32>)> {
+    let now = task.locks.find(inode, class)?.number;
+    let Scope::Change(change) = doing(&mut task.scopes)? else {
+        return None;
+    };
+    Some((now, &mut change.subject_mut(address)?.mapped_under))
 }
 
 /// Direct I/O to the file is over: it was waited for under the caller's `i_rwsem`.
