@@ -433,6 +433,10 @@ fn role(effect: Effect) -> Role {
         | Effect::Allocate(..)
         | Effect::MapExtent
         | Effect::Zero
+        | Effect::Reserve(_)
+        | Effect::DiskSize(_)
+        | Effect::Orphan
+        | Effect::Copies
         | Effect::LookUp(_)
         | Effect::Switch(_)
         | Effect::UnderExclusion(_)

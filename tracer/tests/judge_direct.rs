@@ -138,7 +138,13 @@ fn written_blocks_for_data_that_are_not_there_yet() {
         ["stale-data predicted direct-write"]
     );
     // Beyond EOF nobody reads; before direct I/O has begun, pages are written back.
-    assert_eq!(judged_on(EXT4, steps(SIZE, FLAG_DIRECT)), [""; 0]);
+    let mut beyond = steps(SIZE, FLAG_DIRECT);
+    assert_eq!(
+        judged_on(EXT4, beyond.clone()),
+        ["size-order predicted direct-write"]
+    );
+    beyond.insert(2, orphan(A));
+    assert_eq!(judged_on(EXT4, beyond), [""; 0]);
     assert_eq!(judged_on(EXT4, steps(0, 0)), [""; 0]);
 }
 

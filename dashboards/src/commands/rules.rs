@@ -9,7 +9,7 @@ use tracer::{
     judge::{
         annotations::{ANNOTATIONS, SPLATS, Version},
         documented::{ORDERS, Order},
-        duties::{Duties, OneStep, Owed},
+        duties::{Duties, Duty, OneStep, Owed},
         operations::Operation,
         rules::{RULES, Rule},
         text,
@@ -39,7 +39,7 @@ fn duties() -> impl Iterator<Item = (Operation, Duties)> {
     Operation::ALL
         .into_iter()
         .map(|operation| (operation, operation.duties()))
-        .filter(|(_, duties)| duties.exclusion || duties.rwsem || duties.drain)
+        .filter(|(_, duties)| *duties != Duties::NONE)
 }
 
 fn owed(owed: Owed) -> &'static str {
@@ -54,13 +54,20 @@ fn yes(duty: bool, what: &'static str) -> &'static str {
     if duty { what } else { "-" }
 }
 
-fn in_one(duty: Option<(FilesystemKind, OneStep)>) -> Option<String> {
-    let (filesystem, step) = duty?;
-    let what = match step {
-        OneStep::Changes => "changes",
-        OneStep::Shifts => "shifts",
-    };
-    Some(format!("{what} ({})", filesystem.name()))
+/// What else is owed: on which filesystem, in words.
+fn more(duties: &Duties) -> impl Iterator<Item = String> {
+    duties.more.iter().map(|&(filesystem, duty)| {
+        let what = match duty {
+            Duty::InOne(OneStep::Changes) => "changes under one hold of the map's lock",
+            Duty::InOne(OneStep::Shifts) => "shifts under one hold of the map's lock",
+            Duty::Edge => "torn down from the block before on",
+            Duty::NoCopies => "no copies left that wait to replace blocks",
+            Duty::DiskSize => "on-disk size up to EOF before pages over it are dropped",
+            Duty::DiskSizeLast => "on-disk size raised after the conversion",
+            Duty::Orphan => "on the list of orphans before data goes beyond EOF",
+        };
+        format!("{}: {what}", filesystem.name())
+    })
 }
 
 fn kernels(from: Version, before: Option<Version>) -> String {
@@ -93,7 +100,6 @@ fn render() -> String {
         "<torn down",
         "<no pins",
         "<direct I/O waited for",
-        "<under one hold of the map's lock",
     ]);
     for (operation, duties) in duties() {
         table.row(vec![
@@ -103,10 +109,20 @@ fn render() -> String {
             owed(duties.teardown).to_owned(),
             owed(duties.layouts).to_owned(),
             yes(duties.drain, "yes").to_owned(),
-            in_one(duties.in_one).unwrap_or_else(|| "-".to_owned()),
         ]);
     }
     out.push_str(&table.render());
+    out.push_str("\nand besides\n");
+    for (operation, duties) in duties() {
+        let all: Vec<_> = more(&duties).collect();
+        if !all.is_empty() {
+            text::wrap(
+                &mut out,
+                "  ",
+                &format!("{}: {}", operation.name(), all.join("; ")),
+            );
+        }
+    }
     out.push_str("\nwhere the kernel does it\n");
     for (operation, duties) in duties() {
         text::wrap(
@@ -178,7 +194,7 @@ struct PrintedDuties {
     torn_down: &'static str,
     no_pins: &'static str,
     direct_io_waited_for: bool,
-    under_one_hold: Option<String>,
+    more: Vec<String>,
     source: &'static str,
 }
 
@@ -228,7 +244,7 @@ impl Printed {
                     torn_down: owed(duties.teardown),
                     no_pins: owed(duties.layouts),
                     direct_io_waited_for: duties.drain,
-                    under_one_hold: in_one(duties.in_one),
+                    more: more(&duties).collect(),
                     source: duties.source,
                 })
                 .collect(),

@@ -106,6 +106,58 @@ pub const TABLE: Filesystem = Filesystem {
         leave("ext4_file_write_iter", Entry::Write, "ext4/write-end"),
         fiemap_enter("ext4_fiemap", "ext4/fiemap"),
         leave("ext4_fiemap", Entry::Fiemap, "ext4/fiemap-end"),
+        // ext4_da_get_block_prep(inode, iblock, bh, create), and what it looks up directly
+        Hook::new(
+            Target::Function("ext4_da_get_block_prep", Side::Entry),
+            Effect::Enter(Entry::Reserve),
+            "ext4/reserve-blocks",
+        )
+        .inode(arg(0, &[]))
+        .payload(Some(arg(1, &[])), None, None),
+        leave(
+            "ext4_da_get_block_prep",
+            Entry::Reserve,
+            "ext4/reserve-blocks-end",
+        ),
+        Hook::new(
+            Target::Function("ext4_es_lookup_extent", Side::Entry),
+            Effect::LookUp(Entry::Reserve),
+            "ext4/look-up",
+        )
+        .inode(arg(0, &[])),
+        // (inode, lblk, len, ...)
+        Hook::new(
+            Target::Function("ext4_es_insert_delayed_extent", Side::Entry),
+            Effect::Reserve(Span::Blocks),
+            "ext4/reserve",
+        )
+        .stacks(Stacks::Always, None)
+        .inode(arg(0, &[]))
+        .payload(Some(arg32(1)), Some(arg32(2)), None),
+        // Before 6.9 (inode, lblk, allocated), one block
+        Hook::new(
+            Target::Function("ext4_es_insert_delayed_block", Side::Entry),
+            Effect::Reserve(Span::BlocksInclusive),
+            "ext4/reserve",
+        )
+        .stacks(Stacks::Always, None)
+        .inode(arg(0, &[]))
+        .payload(Some(arg32(1)), Some(arg32(1)), None),
+        // ext4_update_disksize_before_punch(inode, offset, len)
+        Hook::new(
+            Target::Function("ext4_update_disksize_before_punch", Side::Entry),
+            Effect::DiskSize(Span::Bytes),
+            "ext4/disk-size",
+        )
+        .inode(arg(0, &[]))
+        .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+        // ext4_orphan_add(handle, inode)
+        Hook::new(
+            Target::Function("ext4_orphan_add", Side::Entry),
+            Effect::Orphan,
+            "ext4/orphan",
+        )
+        .inode(arg(1, &[])),
         // (dev, tid, ...): the outermost handle of a task only; a restart keeps it (fs/jbd2/transaction.c).
         Hook::new(
             Target::Tracepoint("jbd2_handle_start"),

@@ -324,6 +324,10 @@ pub enum Entry {
     Write,
     /// `inode_operations.fiemap`: `a` offset, `b` length.
     Fiemap,
+    /// Pages were written back: a worker makes of their blocks what they are to be.
+    WrittenBack,
+    /// Blocks of the span are to be reserved for pages, where there are none. A part of the write or fault.
+    Reserve,
     /// `vm_ops.fault` and `.huge_fault`: `a` page offset, `b` address, `c` FAULT_FLAG_*.
     Fault,
     /// `vm_ops.page_mkwrite`, payload as `Fault`.
@@ -338,9 +342,14 @@ impl Entry {
         matches!(self, Self::Fault | Self::PageMkwrite | Self::PfnMkwrite)
     }
 
-    /// False for what only looks at a file.
+    /// False for what changes neither size nor data of a file.
     pub fn changes(self) -> bool {
-        !matches!(self, Self::Read | Self::Fiemap)
+        !matches!(self, Self::Read | Self::Fiemap | Self::WrittenBack)
+    }
+
+    /// True for what is only ever a part of what the task is doing.
+    pub fn is_part(self) -> bool {
+        matches!(self, Self::CopyOnWrite | Self::Reserve)
     }
 }
 
@@ -386,6 +395,14 @@ pub enum Effect {
     MapExtent,
     /// Blocks were overwritten with zeroes.
     Zero,
+    /// Blocks of the span are about to be reserved, under the extent map's lock.
+    Reserve(Span),
+    /// The on-disk size is about to cover the span.
+    DiskSize(Span),
+    /// The file is on the list of those whose blocks beyond EOF a crash gives back.
+    Orphan,
+    /// So much is left of copies that wait to replace blocks: bytes of memory in `c`.
+    Copies,
     /// The mapping was taken again, directly inside the operation that began at this entry.
     LookUp(Entry),
     /// The point of the operation that began at this entry, due under the exclusion lock.

@@ -20,6 +20,11 @@ const FILE2: &[Step] = &[
     Step::Deref("file", "f_inode"),
 ];
 const IP: &[Step] = &[Step::Into("xfs_inode", "i_vnode")];
+/// Memory of the copy-on-write fork; without one, nothing.
+const COPIES: &[Step] = &[
+    Step::Deref("xfs_inode", "i_cowfp"),
+    Step::Read("xfs_ifork", "if_bytes"),
+];
 
 /// fs/xfs/libxfs/xfs_bmap.h: XFS_BMAPI_ATTRFORK | XFS_BMAPI_COWFORK; neither fork is visible to faults.
 const OTHER_FORKS: u64 = 1 << 2 | 1 << 8;
@@ -120,6 +125,43 @@ pub const TABLE: Filesystem = Filesystem {
         leave("xfs_file_write_iter", Entry::Write, "xfs/write-end"),
         fiemap_enter("xfs_vn_fiemap", "xfs/fiemap"),
         leave("xfs_vn_fiemap", Entry::Fiemap, "xfs/fiemap-end"),
+        // xfs_end_io(work): what was written back in one go
+        Hook::new(
+            entry("xfs_end_io"),
+            Effect::Enter(Entry::WrittenBack),
+            "xfs/written-back",
+        )
+        .inode(arg(
+            0,
+            &[
+                Step::Out("xfs_inode", "i_ioend_work"),
+                Step::Into("xfs_inode", "i_vnode"),
+            ],
+        )),
+        leave("xfs_end_io", Entry::WrittenBack, "xfs/written-back-end"),
+        // xfs_setfilesize(ip, offset, size)
+        Hook::new(
+            entry("xfs_setfilesize"),
+            Effect::DiskSize(Span::Bytes),
+            "xfs/disk-size",
+        )
+        .inode(xfs_inode(0))
+        .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+        // xfs_flush_unmap_range(ip, ...): whether copies are left is looked at when it is over.
+        Hook::new(
+            exit("xfs_flush_unmap_range"),
+            Effect::Copies,
+            "xfs/copies-left",
+        )
+        .inode(xfs_inode(0))
+        .payload(None, None, Some(arg(0, COPIES))),
+        // xfs_reflink_cancel_cow_range(ip, ...)
+        Hook::new(
+            exit("xfs_reflink_cancel_cow_range"),
+            Effect::Copies,
+            "xfs/copies-cancelled",
+        )
+        .inode(xfs_inode(0)),
         remap_enter(Entry::Reflink, "xfs/reflink").without(DEDUP),
         Hook::new(
             exit("xfs_file_remap_range"),
@@ -272,7 +314,7 @@ pub const TABLE: Filesystem = Filesystem {
             "xfs/collapse",
         )
         .inode(xfs_inode(1))
-        .payload(Some(arg(2, &[Step::Value(8)])), None, None),
+        .payload(Some(arg(2, &[Step::Value(8)])), None, Some(arg(1, COPIES))),
         // xfs_bmap_insert_extents(tp, ip, next_fsb, shift, done, stop_fsb): down to stop_fsb
         changes(
             entry("xfs_bmap_insert_extents"),
@@ -280,7 +322,7 @@ pub const TABLE: Filesystem = Filesystem {
             "xfs/insert",
         )
         .inode(xfs_inode(1))
-        .payload(Some(arg(5, &[])), None, None),
+        .payload(Some(arg(5, &[])), None, Some(arg(1, COPIES))),
         // Both forks' owners hold their ILOCKs here; the swap itself may be inlined.
         changes(
             Target::Tracepoint("xfs_swap_extent_before"),

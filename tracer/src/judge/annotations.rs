@@ -309,7 +309,8 @@ pub const SPLATS: &[KnownSplat] = &[
         from: Version(7, 3, 0),
         before: None,
         argument: "What follows from it where the block was shared: the folio is still the writer's when the \
-                   other file, whose alone the block is now, maps it (fs/dax.c:dax_associate_entry).",
+                   other file, whose alone the block is now, maps it (fs/dax.c:dax_associate_entry, \
+                   WARN_ON_ONCE(folio->mapping)).",
     },
     KnownSplat {
         function: "truncate_folio_batch_exceptionals",
@@ -342,6 +343,21 @@ pub const SPLATS: &[KnownSplat] = &[
         from: Version(7, 3, 0),
         before: None,
         argument: "What follows from it: the block that is about to become the other file's is in use.",
+    },
+    KnownSplat {
+        function: "truncate_folio_batch_exceptionals",
+        caller: "__ext4_ioctl",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "The same of EXT4_IOC_SWAP_BOOT: fs/ext4/ioctl.c:swap_inode_boot_loader drops the page \
+                   cache of a DAX file whose layouts it has not broken.",
+    },
+    KnownSplat {
+        function: "dax_disassociate_entry",
+        caller: "__ext4_ioctl",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "What follows from it: the block that is about to become the boot loader's is still mapped.",
     },
 ];
 

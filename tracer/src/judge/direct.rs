@@ -6,12 +6,14 @@ use tracer_ebpf::{Event, event::FLAG_DIRECT};
 use crate::{
     hooks::{FilesystemKind, LockClass, Span},
     judge::{
+        duties::Duty,
         engine::Engine,
         finding::Act,
+        lockset::LockSet,
         operations::Operation,
         owed::Broken,
         rules::{self, DirectFacts, Kind, Observed},
-        task::{ChangeScope, Scope, Task, doing},
+        task::{ChangeScope, Scope, Task, TaskId, doing},
         window::Danger,
     },
     units::{ByteRange, Nanos},
@@ -62,6 +64,9 @@ impl Engine {
             return;
         };
         let direct = change.operation == Operation::DirectWrite;
+        if change.operation == Operation::WrittenBack {
+            return self.written_back(task.id, &task.locks, change, span, event);
+        }
         if !direct && change.operation != Operation::DaxWrite {
             return;
         }
@@ -120,6 +125,40 @@ impl Engine {
             };
             self.breach(task.id, &task.locks, change, broken, danger, event);
         }
+    }
+
+    /// Unwritten blocks are about to become written ones for pages that were written back: the on-disk size must
+    /// not cover them yet, or a crash shows what they held before.
+    fn written_back(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        span: Span,
+        event: &Event,
+    ) {
+        let Some(subject) = change.subject(event.inode) else {
+            return;
+        };
+        let file = self.files.get(subject.inode);
+        let range = span.bytes(event.a, event.b, file.meta.block_bits);
+        let owed = file
+            .filesystem
+            .is_some_and(|on| change.operation.duties().owe(on, Duty::DiskSizeLast));
+        if !owed || !subject.disk_size.covers(range) {
+            return;
+        }
+        let broken = Broken {
+            kind: Kind::SizeOrder,
+            observed: Observed::DiskSizeFirst,
+            class: LockClass::IRwsem,
+            act: Act::Convert,
+        };
+        let danger = Danger {
+            from: Nanos(event.head.time),
+            range,
+        };
+        self.breach(task, locks, change, broken, danger, event);
     }
 
     /// A write has returned: if it began beyond EOF, nobody else may have moved EOF meanwhile.

@@ -33,6 +33,25 @@ pub enum OneStep {
     Shifts,
 }
 
+/// What else an operation owes on one filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    /// These changes come under one hold of the extent map's own lock, from the first after the last
+    /// invalidation on: nobody may look the map up in between.
+    InOne(OneStep),
+    /// What is torn down before a shift begins a block before it: writeback that completes there would merge
+    /// with what moves.
+    Edge,
+    /// Where extents shift, no copies are left that wait to replace blocks: they would do so elsewhere.
+    NoCopies,
+    /// Where pages over EOF are dropped, the on-disk size reaches as far: nobody will write them back.
+    DiskSize,
+    /// The on-disk size is raised only when what it covers is written.
+    DiskSizeLast,
+    /// Before data goes beyond EOF the file is on the list of those whose blocks there a crash gives back.
+    Orphan,
+}
+
 /// What an operation must have done, and must hold, where it changes extents inside EOF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Duties {
@@ -46,22 +65,11 @@ pub struct Duties {
     pub layouts: Owed,
     /// Have waited for direct I/O, under the hold of `i_rwsem` that it has.
     pub drain: bool,
-    /// On this filesystem, have these come under one hold of the extent map's own lock, from the first
-    /// after the last invalidation on: nobody may look the map up in between.
-    pub in_one: Option<(FilesystemKind, OneStep)>,
+    /// What else, on which filesystem.
+    pub more: &'static [(FilesystemKind, Duty)],
     /// Where the kernel says so.
     pub source: &'static str,
 }
-
-const NONE: Duties = Duties {
-    exclusion: false,
-    rwsem: false,
-    teardown: Owed::Never,
-    layouts: Owed::Never,
-    drain: false,
-    in_one: None,
-    source: "changes no extents inside EOF that a fault may have found",
-};
 
 const ALL: Duties = Duties {
     exclusion: true,
@@ -69,24 +77,64 @@ const ALL: Duties = Duties {
     teardown: Owed::Always,
     layouts: Owed::OnDax,
     drain: true,
-    in_one: None,
+    more: &[],
     source: "fs/xfs/xfs_file.c:xfs_file_fallocate; fs/ext4/extents.c:ext4_fallocate",
 };
+
+impl Duties {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        exclusion: false,
+        rwsem: false,
+        teardown: Owed::Never,
+        layouts: Owed::Never,
+        drain: false,
+        more: &[],
+        source: "changes no extents inside EOF that a fault may have found",
+    };
+
+    /// True if this is owed on a filesystem.
+    pub fn owe(&self, filesystem: FilesystemKind, duty: Duty) -> bool {
+        self.more.contains(&(filesystem, duty))
+    }
+
+    /// Which changes of the extent map are one step on a filesystem.
+    pub fn one_step(&self, filesystem: FilesystemKind) -> Option<OneStep> {
+        self.more.iter().find_map(|&(on, duty)| match duty {
+            Duty::InOne(step) if on == filesystem => Some(step),
+            _ => None,
+        })
+    }
+}
 
 impl Operation {
     /// What the operation owes.
     pub fn duties(self) -> Duties {
         match self {
-            Self::PunchHole | Self::ZeroRange | Self::WriteZeroes => ALL,
+            Self::PunchHole | Self::ZeroRange => Duties {
+                more: &[(FilesystemKind::Ext4, Duty::DiskSize)],
+                source: "fs/xfs/xfs_file.c:xfs_file_fallocate; fs/ext4/extents.c:ext4_fallocate; \
+                         fs/ext4/inode.c above ext4_update_disksize_before_punch",
+                ..ALL
+            },
+            Self::WriteZeroes => ALL,
             Self::CollapseRange => Duties {
-                in_one: Some((FilesystemKind::Xfs, OneStep::Shifts)),
-                source: "fs/xfs/xfs_bmap_util.c:xfs_collapse_file_space; \
+                more: &[
+                    (FilesystemKind::Xfs, Duty::InOne(OneStep::Shifts)),
+                    (FilesystemKind::Xfs, Duty::Edge),
+                    (FilesystemKind::Xfs, Duty::NoCopies),
+                ],
+                source: "fs/xfs/xfs_bmap_util.c:xfs_collapse_file_space, xfs_prepare_shift; \
                          fs/ext4/extents.c:ext4_fallocate",
                 ..ALL
             },
             Self::InsertRange => Duties {
-                in_one: Some((FilesystemKind::Xfs, OneStep::Changes)),
-                source: "fs/xfs/xfs_bmap_util.c:xfs_insert_file_space; \
+                more: &[
+                    (FilesystemKind::Xfs, Duty::InOne(OneStep::Changes)),
+                    (FilesystemKind::Xfs, Duty::Edge),
+                    (FilesystemKind::Xfs, Duty::NoCopies),
+                ],
+                source: "fs/xfs/xfs_bmap_util.c:xfs_insert_file_space, xfs_prepare_shift; \
                          fs/ext4/extents.c:ext4_fallocate",
                 ..ALL
             },
@@ -100,12 +148,12 @@ impl Operation {
                 ..ALL
             },
             Self::SwapExtents => Duties {
-                in_one: Some((FilesystemKind::Xfs, OneStep::Changes)),
+                more: &[(FilesystemKind::Xfs, Duty::InOne(OneStep::Changes))],
                 source: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents",
                 ..ALL
             },
             Self::ExchangeRange => Duties {
-                in_one: Some((FilesystemKind::Xfs, OneStep::Changes)),
+                more: &[(FilesystemKind::Xfs, Duty::InOne(OneStep::Changes))],
                 source: "fs/xfs/xfs_exchrange.c:xfs_exchange_contents, xfs_exchrange_prep",
                 ..ALL
             },
@@ -123,16 +171,28 @@ impl Operation {
                 rwsem: true,
                 drain: true,
                 source: "fs/ext4/move_extent.c:ext4_move_extents",
-                ..NONE
+                ..Duties::NONE
             },
             // Copy-on-write replaces blocks that faults may have found.
             Self::DaxWrite => Duties {
                 exclusion: true,
                 rwsem: true,
-                source: "fs/xfs/xfs_file.c:xfs_file_dax_write; fs/dax.c:dax_iomap_rw",
-                ..NONE
+                more: &[(FilesystemKind::Ext4, Duty::Orphan)],
+                source: "fs/xfs/xfs_file.c:xfs_file_dax_write; fs/dax.c:dax_iomap_rw; \
+                         fs/ext4/file.c:ext4_dax_write_iter",
+                ..Duties::NONE
             },
-            _ => NONE,
+            Self::DirectWrite => Duties {
+                more: &[(FilesystemKind::Ext4, Duty::Orphan)],
+                source: "fs/ext4/file.c:ext4_dio_write_iter",
+                ..Duties::NONE
+            },
+            Self::WrittenBack => Duties {
+                more: &[(FilesystemKind::Xfs, Duty::DiskSizeLast)],
+                source: "fs/xfs/xfs_aops.c:xfs_end_ioend; from 7.3 on fs/xfs/xfs_ioend.c:xfs_end_ioend_write",
+                ..Duties::NONE
+            },
+            _ => Duties::NONE,
         }
     }
 }

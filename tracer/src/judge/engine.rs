@@ -21,7 +21,7 @@ use crate::{
         mining::{Example, Mining, Phase, Place},
         operations::{Begun, FAULT_FLAG_WRITE, begun, installed, request},
         order::{Balance, Balances, Doubts, FreezeSeen, Moment, Order, Owner, Resource},
-        owed::{Broken, Sight, drained, went_on},
+        owed::{Broken, Sight, copies, disk_size, drained, orphan, went_on},
         rules::{self, ChangeFacts, Observed, SeenAt, SizeFacts},
         task::{
             ChangeScope, FaultScope, FreshBlocks, Invalidation, Reported, Scope, Subject, Task,
@@ -250,7 +250,12 @@ impl Engine {
                 self.map_entered(task, event);
             }
             Effect::Zero => task.fresh.zeroed = true,
+            Effect::LookUp(Entry::Reserve) => self.looked_up_to_reserve(task, event),
             Effect::LookUp(_) => self.looked_up(task),
+            Effect::Reserve(span) => self.reserved(task, span, event),
+            Effect::DiskSize(span) => disk_size(task, span, event),
+            Effect::Orphan => orphan(task, event.inode),
+            Effect::Copies => copies(task, event),
             Effect::EntryLock(action) => self.entry_lock(task, action, event),
             Effect::Resource(class, action) => self.resource(task, class, action, event),
             Effect::LayoutWait => self.layout_wait(task, event),
@@ -387,7 +392,7 @@ impl Engine {
             }
             Some(Scope::Part) | None => false,
         };
-        let part = part || (entry == Entry::CopyOnWrite && !task.scopes.is_empty());
+        let part = part || (entry.is_part() && !task.scopes.is_empty());
         if entry == Entry::CopyOnWrite {
             self.sampled(task, event);
         }
@@ -688,6 +693,9 @@ impl Engine {
                 subject.torn.dropped.add(range);
             }
             subject.tearing = true;
+        }
+        if how.drops() {
+            self.dropped(task.id, &task.locks, change, range, event);
         }
         self.torn_later(change, event.inode, range, (how.unmaps(dax), how.drops()));
         if let Some(window) = self.window(inode, change.id) {
@@ -1042,7 +1050,7 @@ fn nests_wrongly(task: &mut Task, entry: Entry, inode: InodeIndex, page: u64) ->
     match doing(&mut task.scopes) {
         // ext4_dax_fault calls ext4_dax_huge_fault for the same page; allocation is a part of a fault.
         Some(Scope::Fault(fault)) if entry.is_fault() => (fault.inode, fault.page) != (inode, page),
-        Some(Scope::Fault(_)) => entry != Entry::CopyOnWrite,
+        Some(Scope::Fault(_)) => !entry.is_part(),
         Some(Scope::Change(change)) => {
             change.entry == entry && change.iter().any(|subject| subject.inode == inode)
         }

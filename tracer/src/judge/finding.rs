@@ -105,6 +105,10 @@ pub enum Act {
     TakeBack,
     /// Unwritten blocks became written ones.
     Convert,
+    /// Blocks were reserved for pages.
+    Reserve,
+    /// Pages were dropped.
+    Drop,
     /// What lies between the end of the file and a write beyond it was zeroed.
     ZeroTail,
     /// A mapping was used that another task had changed.

@@ -55,6 +55,8 @@ pub enum Operation {
     BufferedRead,
     /// FS_IOC_FIEMAP
     Fiemap,
+    /// A worker, for pages that were written back
+    WrittenBack,
     /// `vm_ops.page_mkwrite`
     PageMkwrite,
     /// `vm_ops.pfn_mkwrite`
@@ -84,7 +86,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -107,6 +109,7 @@ impl Operation {
         Self::DirectRead,
         Self::BufferedRead,
         Self::Fiemap,
+        Self::WrittenBack,
         Self::PageMkwrite,
         Self::PfnMkwrite,
         Self::DaxWriteFault,
@@ -150,6 +153,7 @@ impl Operation {
             Self::DirectRead => row("direct-read", "read", STALE),
             Self::BufferedRead => row("read", "read", STALE),
             Self::Fiemap => row("FS_IOC_FIEMAP", "listed extents", STALE),
+            Self::WrittenBack => row("writeback-end", "converted", STALE),
             Self::PageMkwrite => row("page_mkwrite", "made writable", STALE),
             Self::PfnMkwrite => row("pfn_mkwrite", "made writable", STALE),
             Self::DaxWriteFault => row("dax-write-fault", "mapped", STALE),
@@ -223,9 +227,13 @@ const IOCB_DIRECT: u64 = 1 << 17;
 /// `IOCB_APPEND` (include/linux/fs.h): the offset is not known yet.
 const IOCB_APPEND: u64 = 1 << 1;
 
-/// The bytes that a read or write is asked for: from `a`, `b` many, with flags `c`.
+/// The bytes that a read, write or fallocate(2) is asked for: from `a`, `b` many, with flags `c`.
 pub fn request(entry: Entry, a: u64, b: u64, c: u64) -> Option<ByteRange> {
-    let known = matches!(entry, Entry::Read | Entry::Write) && c & IOCB_APPEND == 0;
+    let known = match entry {
+        Entry::Read | Entry::Write => c & IOCB_APPEND == 0,
+        Entry::Fallocate => true,
+        _ => false,
+    };
     known.then(|| ByteRange::new(a, b))
 }
 
@@ -255,7 +263,9 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         Entry::SwapBoot => Begun::Change(Operation::SwapBoot, Destroys::Every),
         Entry::MoveExtents => Begun::Change(Operation::MoveExtents, Destroys::Every),
         Entry::JournalMode => Begun::Change(Operation::JournalMode, Destroys::Nothing),
-        Entry::CopyOnWrite => Begun::Change(Operation::BufferedWrite, Destroys::Nothing),
+        Entry::CopyOnWrite | Entry::Reserve => {
+            Begun::Change(Operation::BufferedWrite, Destroys::Nothing)
+        }
         Entry::Read | Entry::Write => {
             let direct = c & IOCB_DIRECT != 0;
             match (entry == Entry::Write, dax, direct) {
@@ -270,6 +280,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
             }
         }
         Entry::Fiemap => Begun::Change(Operation::Fiemap, Destroys::Nothing),
+        Entry::WrittenBack => Begun::Change(Operation::WrittenBack, Destroys::Nothing),
         Entry::PageMkwrite => Begun::Fault(Operation::PageMkwrite, FaultKind::Mkwrite),
         Entry::PfnMkwrite => Begun::Fault(Operation::PfnMkwrite, FaultKind::PteWrite),
         Entry::Fault => match (dax, write) {

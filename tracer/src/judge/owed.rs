@@ -9,7 +9,7 @@ use tracer_ebpf::{
 use crate::{
     hooks::{Effect, Entry, FILESYSTEMS, FilesystemKind, Fresh, LockClass, Mode, Span},
     judge::{
-        duties::OneStep,
+        duties::{Duty, OneStep},
         engine::{Engine, other_inode_locked},
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
         inode::{Files, InodeIndex},
@@ -18,8 +18,8 @@ use crate::{
         order::Doing,
         rules::{self, Kind, LayoutFacts, Observed, TornFacts},
         task::{
-            ChangeScope, Early, FreshBlocks, Reported, Scope, Task, TaskId, Torn, Untorn, doing,
-            stack_id,
+            ChangeScope, Early, FreshBlocks, Reported, Scope, Subject, Task, TaskId, Torn, Untorn,
+            doing, stack_id,
         },
         translations::Translation,
         window::{CLOCK_SKEW_NS, Danger, FindingIndex, Installed},
@@ -56,6 +56,9 @@ pub struct Sight {
     drops: bool,
     unmaps: bool,
     zeroes: bool,
+    looks: bool,
+    disk_size: bool,
+    orphans: bool,
 }
 
 impl Sight {
@@ -71,6 +74,9 @@ impl Sight {
                     sight.unmaps |= how.unmaps(true);
                 }
                 Effect::Zero => sight.zeroes = true,
+                Effect::LookUp(Entry::Reserve) => sight.looks = true,
+                Effect::DiskSize(_) => sight.disk_size = true,
+                Effect::Orphan => sight.orphans = true,
                 _ => {}
             }
         }
@@ -161,11 +167,22 @@ impl Engine {
         if duties.drain && self.sight.drains && !subject.drained {
             broke(Kind::DioUndrained, Observed::NotDrained, LockClass::IRwsem);
         }
+        let shifts = span == Span::FromBlock;
+        if shifts
+            && duties.owe(filesystem, Duty::NoCopies)
+            && subject.copies
+            && event.c != 0
+            && let Some(class) = extent_lock(filesystem)
+        {
+            broke(Kind::MissingInvalidate, Observed::CopiesKept, class);
+        }
+        let edge = shifts && duties.owe(filesystem, Duty::Edge);
         let untorn = (excluded && duties.teardown.on(dax) && self.sight.drops && self.sight.unmaps)
             .then(|| {
                 rules::torn_down(TornFacts {
                     unmapped: subject.torn.unmapped.covers(range),
                     dropped: subject.torn.dropped.covers(range),
+                    edge: !edge || subject.torn.dropped.covers(block_before(range, block_bits)),
                     cached: event.head.flags & FLAG_CACHED != 0,
                 })
             })
@@ -539,7 +556,7 @@ impl Engine {
             && let Some(class) = extent_lock(doing.filesystem)
         {
             self.due_under(class, task, doing, (Act::Map, range), event);
-            if doing.operation.duties().in_one == Some((doing.filesystem, OneStep::Changes))
+            if doing.operation.duties().one_step(doing.filesystem) == Some(OneStep::Changes)
                 && let Some((now, before)) = holds_of_map(task, class, doing.inode, event.inode)
             {
                 *before = Some(now);
@@ -553,10 +570,10 @@ impl Engine {
         let Some(Place { doing, .. }) = self.place(task, event.inode) else {
             return;
         };
-        let Some((filesystem, step)) = doing.operation.duties().in_one else {
+        let Some(step) = doing.operation.duties().one_step(doing.filesystem) else {
             return;
         };
-        if filesystem != doing.filesystem || (step == OneStep::Shifts && span != Span::FromBlock) {
+        if step == OneStep::Shifts && span != Span::FromBlock {
             return;
         }
         let block_bits = self.files.get(doing.inode).meta.block_bits;
@@ -564,7 +581,7 @@ impl Engine {
         if range.is_empty() {
             return;
         }
-        let Some(class) = extent_lock(filesystem) else {
+        let Some(class) = extent_lock(doing.filesystem) else {
             return;
         };
         let Some((now, before)) = holds_of_map(task, class, doing.inode, event.inode) else {
@@ -657,6 +674,127 @@ impl Engine {
         self.report(key, &witness)
     }
 
+    /// The map is looked up to reserve blocks.
+    pub(super) fn looked_up_to_reserve(&self, task: &mut Task, event: &Event) {
+        let Some(Place { doing, .. }) = self.place(task, event.inode) else {
+            return;
+        };
+        let hold = extent_lock(doing.filesystem)
+            .and_then(|class| task.locks.find(doing.inode, class))
+            .filter(|hold| hold.excludes());
+        task.looked_up = Some((doing.inode, hold.map(|hold| hold.number)));
+    }
+
+    /// Blocks are reserved where there were none when the map was looked up: under this very hold of its lock.
+    pub(super) fn reserved(&mut self, task: &mut Task, span: Span, event: &Event) {
+        let Some(Place { doing, .. }) = self.place(task, event.inode) else {
+            return;
+        };
+        let Some(class) = extent_lock(doing.filesystem) else {
+            return;
+        };
+        let range = span.bytes(
+            event.a,
+            event.b,
+            self.files.get(doing.inode).meta.block_bits,
+        );
+        self.due_under(class, task, doing, (Act::Reserve, range), event);
+        let hold = task.locks.find(doing.inode, class);
+        let (Some(hold), Some((inode, under))) = (hold, task.looked_up) else {
+            return;
+        };
+        if !self.sight.looks || !hold.excludes() {
+            return;
+        }
+        if inode == doing.inode && under != Some(hold.number) {
+            let broken = Broken {
+                kind: Kind::StaleAfterRelock,
+                observed: Observed::NotLookedUp,
+                class,
+                act: Act::Reserve,
+            };
+            self.broke(task, doing, broken, range, event);
+        }
+    }
+
+    /// Pages were dropped: those over EOF, with what they held, are covered by the on-disk size already
+    /// (fs/ext4/inode.c:ext4_update_disksize_before_punch does nothing short of EOF).
+    pub(super) fn dropped(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        range: ByteRange,
+        event: &Event,
+    ) {
+        let (Some(request), Some(subject)) = (change.request, change.subject(event.inode)) else {
+            return;
+        };
+        let file = self.files.get(subject.inode);
+        let owed = file
+            .filesystem
+            .is_some_and(|on| change.operation.duties().owe(on, Duty::DiskSize));
+        let over_eof = request.start <= event.size && request.end >= event.size;
+        if !owed
+            || !over_eof
+            || file.meta.dax
+            || !self.sight.disk_size
+            || subject
+                .disk_size
+                .covers(request.intersection(range).below(event.size))
+        {
+            return;
+        }
+        let broken = Broken {
+            kind: Kind::SizeOrder,
+            observed: Observed::DiskSizeBehind,
+            class: LockClass::IRwsem,
+            act: Act::Drop,
+        };
+        let danger = Danger {
+            from: Nanos(event.head.time),
+            range: range.below(event.size),
+        };
+        self.breach(task, locks, change, broken, danger, event);
+    }
+
+    /// Data goes beyond EOF: a crash meanwhile must find the file on the list of orphans.
+    fn beyond_eof(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        range: ByteRange,
+        event: &Event,
+    ) {
+        let beyond = ByteRange {
+            start: range.start.max(event.size),
+            end: range.end,
+        };
+        let Some(subject) = change.subject(event.inode) else {
+            return;
+        };
+        let owed = self
+            .files
+            .get(subject.inode)
+            .filesystem
+            .is_some_and(|on| change.operation.duties().owe(on, Duty::Orphan));
+        if !owed || beyond.is_empty() || subject.orphan || !self.sight.orphans {
+            return;
+        }
+        let broken = Broken {
+            kind: Kind::SizeOrder,
+            observed: Observed::NotOrphaned,
+            class: LockClass::IRwsem,
+            act: Act::Data,
+        };
+        let danger = Danger {
+            from: Nanos(event.head.time),
+            range: beyond,
+        };
+        self.breach(task, locks, change, broken, danger, event);
+    }
+
     /// Bytes of a DAX file are about to be written.
     pub(super) fn dax_write(&mut self, task: &mut Task, event: &Event) {
         let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
@@ -670,6 +808,7 @@ impl Engine {
             return;
         }
         change.transfer = Some(range);
+        self.beyond_eof(task.id, &task.locks, change, range, event);
         let Some(subject) = change.subject(event.inode) else {
             return;
         };
@@ -693,6 +832,17 @@ impl Engine {
     /// Blocks were allocated as written ones: somebody must have zeroed them.
     pub(super) fn allocated(&mut self, task: &mut Task, span: Span, how: Fresh, event: &Event) {
         self.filled(task, span, event);
+        if event.head.flags & FLAG_DIRECT != 0
+            && let Some(Scope::Change(change)) = doing(&mut task.scopes)
+            && change.operation == Operation::DirectWrite
+            && let Some(subject) = change.subject(event.inode)
+        {
+            let bits = self.files.get(subject.inode).meta.block_bits;
+            let mut range = span.bytes(event.a, event.b, bits);
+            // The block of EOF may be a hole's.
+            range.start = range.start.max(event.size.next_multiple_of(1 << bits));
+            self.beyond_eof(task.id, &task.locks, change, range, event);
+        }
         let fresh = std::mem::take(&mut task.fresh);
         let FreshBlocks { mapped, zeroed } = fresh;
         if zeroed || !self.sight.zeroes || (how == Fresh::IfMapped && !mapped) {
@@ -957,6 +1107,43 @@ fn holds_of_map(
         return None;
     };
     Some((now, &mut change.subject_mut(address)?.mapped_under))
+}
+
+/// The block before a range; nothing, if that is where the file begins.
+fn block_before(range: ByteRange, block_bits: u32) -> ByteRange {
+    ByteRange {
+        start: range.start.saturating_sub(1 << block_bits),
+        end: range.start,
+    }
+}
+
+fn subject_of(task: &mut Task, address: u64) -> Option<&mut Subject> {
+    match doing(&mut task.scopes)? {
+        Scope::Change(change) => change.subject_mut(address),
+        Scope::Fault(_) | Scope::Part => None,
+    }
+}
+
+/// The on-disk size covers the span from here on.
+pub(super) fn disk_size(task: &mut Task, span: Span, event: &Event) {
+    if let Some(subject) = subject_of(task, event.inode) {
+        // Bytes, whatever the size of a block.
+        subject.disk_size.add(span.bytes(event.a, event.b, 0));
+    }
+}
+
+/// A crash gives back what lies beyond EOF.
+pub(super) fn orphan(task: &mut Task, address: u64) {
+    if let Some(subject) = subject_of(task, address) {
+        subject.orphan = true;
+    }
+}
+
+/// Copies that wait to replace blocks are left, or were given up.
+pub(super) fn copies(task: &mut Task, event: &Event) {
+    if let Some(subject) = subject_of(task, event.inode) {
+        subject.copies = event.c != 0;
+    }
 }
 
 /// Direct I/O to the file is over: it was waited for under the caller's `i_rwsem`.

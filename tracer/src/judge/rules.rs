@@ -123,9 +123,11 @@ pub const RULES: [Rule; 24] = [
         kind: Kind::StaleAfterRelock,
         name: "stale-after-relock",
         summary: "The exclusion lock is released and retaken between invalidation and change; or the \
-                  extent map's own between two changes that are one step.",
+                  extent map's own between two changes that are one step, or between the look-up that \
+                  finds nothing and the reservation of blocks there.",
         source: "fs/dax.c:dax_layout_busy_page_range: whoever drops the lock must scan again; \
-                 fs/xfs/xfs_bmap_util.c:xfs_insert_file_space joins one hold to all of its transactions",
+                 fs/xfs/xfs_bmap_util.c:xfs_insert_file_space joins one hold to all of its transactions; \
+                 fs/ext4/inode.c:ext4_da_map_blocks, comment above the second look-up",
         asks: None,
     },
     Rule {
@@ -207,11 +209,13 @@ pub const RULES: [Rule; 24] = [
     Rule {
         kind: Kind::MissingInvalidate,
         name: "missing-invalidate",
-        summary: "Extents change whose translations, pages or DAX entries were not torn down before; or a \
-                  write to a DAX file fills a hole and leaves what showed it.",
+        summary: "Extents change whose translations, pages or DAX entries were not torn down before, or \
+                  whose copies were not given up; or a write to a DAX file fills a hole and leaves what \
+                  showed it.",
         source: "fs/xfs/xfs_bmap_util.c:xfs_flush_unmap_range; \
                  fs/ext4/inode.c:ext4_truncate_page_cache_block_range; fs/dax.c: an entry outlives \
-                 its block unless it is deleted; fs/dax.c:dax_iomap_iter at IOMAP_F_NEW",
+                 its block unless it is deleted; fs/dax.c:dax_iomap_iter at IOMAP_F_NEW; \
+                 fs/xfs/xfs_bmap_util.c:xfs_prepare_shift",
         asks: Some("-"),
     },
     Rule {
@@ -251,9 +255,11 @@ pub const RULES: [Rule; 24] = [
     Rule {
         kind: Kind::SizeOrder,
         name: "size-order",
-        summary: "A write raises i_size before the data or blocks that it covers are there.",
+        summary: "A size is raised before the data or blocks that it covers are there; or it is not raised, \
+                  or nothing given to undo a write beyond it, before it is too late.",
         source: "fs/xfs/xfs_file.c:xfs_dio_write_end_io, comment above the conversion; \
-                 fs/ext4/file.c:ext4_dio_write_iter, ext4_dax_write_iter raise it afterwards",
+                 fs/ext4/file.c:ext4_dio_write_iter, ext4_dax_write_iter raise it afterwards; \
+                 fs/xfs/xfs_aops.c:xfs_end_ioend; fs/ext4/inode.c above ext4_update_disksize_before_punch",
         asks: Some("data before i_size"),
     },
     Rule {
@@ -355,6 +361,18 @@ pub enum Observed {
     Interrupted,
     /// Taken under an earlier hold, changed by another task since, and not taken again.
     NotReread,
+    /// Looked up before this hold, and not again under it.
+    NotLookedUp,
+    /// Torn down from where the change begins on, not from the block before it.
+    EdgeKept,
+    /// Copies wait to replace blocks of what has moved.
+    CopiesKept,
+    /// The on-disk size may end before pages that were dropped.
+    DiskSizeBehind,
+    /// The on-disk size was raised first.
+    DiskSizeFirst,
+    /// Nothing says that blocks beyond EOF are to be given back after a crash.
+    NotOrphaned,
     /// `i_size` covers it already.
     Published,
     /// Another file maps the same page frame.
@@ -405,6 +423,12 @@ impl Observed {
             Self::NotZeroed => "not zeroed".to_owned(),
             Self::Interrupted => "released and retaken between two changes".to_owned(),
             Self::NotReread => "retaken; the change not read".to_owned(),
+            Self::NotLookedUp => "retaken; the extent not looked up again".to_owned(),
+            Self::EdgeKept => "torn down, but not the block before".to_owned(),
+            Self::CopiesKept => "copies that wait to replace blocks kept".to_owned(),
+            Self::DiskSizeBehind => "on-disk size not brought up to it".to_owned(),
+            Self::DiskSizeFirst => "on-disk size first".to_owned(),
+            Self::NotOrphaned => "not on the list of orphans".to_owned(),
             Self::Published => "i_size first".to_owned(),
             Self::TwoOwners => "mapped writable by one file and by another".to_owned(),
         }
@@ -490,6 +514,8 @@ pub struct TornFacts {
     pub unmapped: bool,
     /// The range's pages and DAX entries were dropped under this hold.
     pub dropped: bool,
+    /// So were those of the block before it, if that is due.
+    pub edge: bool,
     /// The file had pages or DAX entries at the change.
     pub cached: bool,
 }
@@ -497,6 +523,7 @@ pub struct TornFacts {
 /// Judges the teardown before a change. A file without pages or entries has nothing to tear down.
 pub fn torn_down(facts: TornFacts) -> Option<Observed> {
     match (facts.unmapped, facts.dropped, facts.cached) {
+        (true, true, true) if !facts.edge => Some(Observed::EdgeKept),
         (true, true, _) | (_, _, false) => None,
         (false, false, true) => Some(Observed::NotTornDown),
         (true, false, true) => Some(Observed::NotDropped),
@@ -592,6 +619,8 @@ pub fn needed(effect: Effect) -> bool {
                 | Entry::JournalMode
                 | Entry::CopyOnWrite
                 | Entry::Fiemap
+                | Entry::WrittenBack
+                | Entry::Reserve
         ),
         Effect::Lock(LockAction::Wait)
         | Effect::EntryLock(_)
@@ -601,6 +630,10 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Evict
         | Effect::Invalidated
         | Effect::LookUp(_)
+        | Effect::Reserve(_)
+        | Effect::DiskSize(_)
+        | Effect::Orphan
+        | Effect::Copies
         | Effect::UserMemory
         | Effect::UnderExclusion(_)
         | Effect::Switch(_)

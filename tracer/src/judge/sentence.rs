@@ -52,6 +52,7 @@ impl Facts<'_> {
             Kind::SizeOrder => self.published(),
             Kind::StaleTranslation => self.outlived(),
             Kind::StaleAfterRelock if self.act == Act::Reuse => self.reused(),
+            Kind::StaleAfterRelock if self.act == Act::Reserve => self.reserved(),
             _ => self.change(),
         };
         let met = match (self.met, self.key.operation.is_fault()) {
@@ -119,6 +120,7 @@ impl Facts<'_> {
                 self.span()
             ),
             Act::Map => format!("changed the extent map of inode {inode}"),
+            Act::Reserve => format!("reserved blocks for {} of inode {inode}", self.span()),
             Act::Convert if self.key.class == LockClass::IRwsem => {
                 format!(
                     "made unwritten blocks of {} of inode {inode} written",
@@ -187,7 +189,21 @@ impl Facts<'_> {
                 self.inode
             );
         }
+        if self.key.observed == Observed::CopiesKept {
+            return format!(
+                "{} and kept the copies that were to replace blocks there; they replace what has moved \
+                 there since",
+                self.did()
+            );
+        }
         let how = match self.key.observed {
+            Observed::EdgeKept => {
+                return format!(
+                    "{} with translations, pages and DAX entries torn down from there on, but not of the \
+                     block before; what writeback completes there is merged with what moves",
+                    self.did()
+                );
+            }
             Observed::TornDownLater => {
                 "before it tore down their translations, pages and DAX entries"
             }
@@ -252,6 +268,31 @@ impl Facts<'_> {
     }
 
     fn published(&self) -> String {
+        let Self { inode, .. } = self;
+        let span = self.span();
+        match self.key.observed {
+            Observed::DiskSizeBehind => {
+                return format!(
+                    "dropped pages of inode {inode} over EOF, {span}, without bringing the on-disk size up to it \
+                     (ext4_update_disksize_before_punch); nothing else will, and blocks that are allocated \
+                     there later lie beyond it"
+                );
+            }
+            Observed::DiskSizeFirst => {
+                return format!(
+                    "raised the on-disk size of inode {inode} over {span} before the blocks there were \
+                     made written ones; after a crash meanwhile the file has zeroes where it had data"
+                );
+            }
+            Observed::NotOrphaned => {
+                return format!(
+                    "writes {span} of inode {inode}, beyond EOF, without having put it on the list of \
+                     orphans (ext4_orphan_add); after a crash meanwhile the blocks there stay allocated \
+                     beyond EOF"
+                );
+            }
+            _ => {}
+        }
         format!(
             "raised i_size of inode {} over {} before what it wrote there was in place; a reader or \
              a crash meanwhile finds other data inside the file",
@@ -266,6 +307,16 @@ impl Facts<'_> {
             "used a mapping of {} of inode {} that it had taken before it released and retook {lock}, \
              though another task had changed it meanwhile, and did not take it again; it may write \
              to blocks that are no longer the file's",
+            self.span(),
+            self.inode
+        )
+    }
+
+    fn reserved(&self) -> String {
+        let lock = self.lock();
+        format!(
+            "reserved blocks for {} of inode {} where it had found none before it took {lock} EXCL, and did \
+             not look again under it; another task may have allocated them meanwhile",
             self.span(),
             self.inode
         )

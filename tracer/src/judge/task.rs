@@ -149,6 +149,12 @@ pub struct Subject {
     pub drained: bool,
     /// The same, of the hold that was released last.
     pub was_drained: bool,
+    /// What the on-disk size was made to cover.
+    pub disk_size: ByteRanges,
+    /// It is on the list of those whose blocks beyond EOF a crash gives back.
+    pub orphan: bool,
+    /// Copies that wait to replace blocks were left when its pages had been written back and dropped.
+    pub copies: bool,
     /// The first change that was not torn down before.
     pub untorn: Option<Box<Untorn>>,
     /// Its size fell without the exclusion lock.
@@ -179,6 +185,9 @@ impl Subject {
             tearing: false,
             drained: false,
             was_drained: false,
+            disk_size: ByteRanges::default(),
+            orphan: false,
+            copies: false,
             untorn: None,
             early: None,
             window: false,
@@ -228,7 +237,7 @@ pub struct ChangeScope {
     pub destroys: Destroys,
     /// When it began.
     pub entered: Nanos,
-    /// The bytes that a read or write was asked for; not of one that appends.
+    /// The bytes that a read, write or fallocate(2) was asked for; not of one that appends.
     pub request: Option<ByteRange>,
     /// The bytes that a write to a DAX file set out to copy.
     pub transfer: Option<ByteRange>,
@@ -348,6 +357,8 @@ pub struct Task {
     pub fresh: FreshBlocks,
     /// The mapping that it uses.
     pub sample: Option<TakenMapping>,
+    /// The file whose map it looked up last to reserve blocks, and the exclusive hold of the map's lock then.
+    pub looked_up: Option<(InodeIndex, Option<u32>)>,
 }
 
 impl Task {
@@ -370,6 +381,7 @@ impl Task {
             account: Account::default(),
             fresh: FreshBlocks::default(),
             sample: None,
+            looked_up: None,
         }
     }
 

@@ -198,6 +198,39 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             "xfs/look-up",
             Effect::LookUp(Entry::CopyOnWrite),
         ),
+        ("xfs_end_io", "xfs/written-back", Enter(Entry::WrittenBack)),
+        (
+            "xfs_end_io",
+            "xfs/written-back-end",
+            Leave(Entry::WrittenBack),
+        ),
+        (
+            "xfs_setfilesize",
+            "xfs/disk-size",
+            Effect::DiskSize(Span::Bytes),
+        ),
+        ("xfs_flush_unmap_range", "xfs/copies-left", Effect::Copies),
+        (
+            "ext4_da_get_block_prep",
+            "ext4/reserve-blocks",
+            Enter(Entry::Reserve),
+        ),
+        (
+            "ext4_da_get_block_prep",
+            "ext4/reserve-blocks-end",
+            Leave(Entry::Reserve),
+        ),
+        (
+            "ext4_es_lookup_extent",
+            "ext4/look-up",
+            Effect::LookUp(Entry::Reserve),
+        ),
+        (
+            "ext4_es_insert_delayed_extent",
+            "ext4/reserve",
+            Effect::Reserve(Span::Blocks),
+        ),
+        ("ext4_orphan_add", "ext4/orphan", Effect::Orphan),
         ("truncate_inode_pages_final", "inode/evict", Effect::Evict),
         ("sched_process_exit", "task/exit", TaskExit),
         (
@@ -539,6 +572,35 @@ pub fn convert(inode: u64, offset: u64, length: u64) -> Step {
         .a(offset)
         .b(length)
         .direct()
+}
+
+/// `xfs_setfilesize`, `ext4_update_disksize_before_punch`
+pub fn disk_size(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::DiskSize(Span::Bytes), inode)
+        .a(offset)
+        .b(length)
+}
+
+/// `xfs_flush_unmap_range` has returned, with so many bytes of copies left.
+pub fn copies(inode: u64, left: u64) -> Step {
+    Step::new(Effect::Copies, inode).c(left)
+}
+
+/// `ext4_es_lookup_extent` inside `ext4_da_get_block_prep`
+pub fn look_up_extent(inode: u64) -> Step {
+    Step::new(Effect::LookUp(Entry::Reserve), inode)
+}
+
+/// `ext4_es_insert_delayed_extent`
+pub fn reserve(inode: u64, block: u64) -> Step {
+    Step::new(Effect::Reserve(Span::Blocks), inode)
+        .a(block)
+        .b(1)
+}
+
+/// `ext4_orphan_add`
+pub fn orphan(inode: u64) -> Step {
+    Step::new(Effect::Orphan, inode)
 }
 
 /// `truncate_inode_pages_final`

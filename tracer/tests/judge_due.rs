@@ -1,0 +1,211 @@
+//! What one filesystem asks for besides: what must fire, and the look-alikes that must not.
+
+mod judge_dsl;
+
+use judge_dsl::*;
+use tracer::{
+    hooks::{Entry, Install},
+    judge::Report,
+    units::Device,
+};
+
+const OFFSET: u64 = 64 * KIB;
+const LENGTH: u64 = 64 * KIB;
+const COLLAPSE: u64 = 0x08;
+/// A file of ext4.
+const E: u64 = 0xffff_8881_0003_0000;
+
+/// On a file of the page cache.
+fn cached(inode: u64, steps: Vec<Step>) -> Vec<String> {
+    let device = if inode == E { EXT4 } else { XFS };
+    report(&[(inode, device, false)], steps)
+}
+
+fn on_dax(inode: u64, steps: Vec<Step>) -> Vec<String> {
+    let device = if inode == E { EXT4 } else { XFS };
+    report(&[(inode, device, true)], steps)
+}
+
+fn report(files: &[(u64, Device, bool)], steps: Vec<Step>) -> Vec<String> {
+    let mut recorder = Recorder::with(header());
+    for (number, &(inode, device, dax)) in files.iter().enumerate() {
+        recorder
+            .judge()
+            .inode(&file(inode, 900 + number as u64, device, dax, "f"));
+    }
+    recorder.run(1, steps);
+    let report: Report = recorder.finish();
+    found(&report)
+}
+
+/// A collapse whose teardown begins at `from`, with so many bytes of copies left after it and at the shift.
+fn collapse(from: u64, left: &[u64], at_shift: u64) -> Vec<Step> {
+    let mut steps = vec![
+        enter(Entry::Fallocate, A).a(OFFSET).b(LENGTH).c(COLLAPSE),
+        acquire(A, IRwsem, Excl),
+        acquire(A, InvalidateLock, Excl),
+        scan(A, 0),
+        drain(A),
+        drop_from(A, from),
+    ];
+    steps.extend(left.iter().map(|&left| copies(A, left)));
+    steps.extend([
+        acquire(A, Ilock, Excl),
+        shift(A, OFFSET / 4096).c(at_shift).stack(9).cached(),
+        release(A, Ilock, Excl),
+        release(A, InvalidateLock, Excl),
+        release(A, IRwsem, Excl),
+        leave(Entry::Fallocate, A),
+    ]);
+    steps
+}
+
+#[test]
+fn a_shift_begins_a_block_behind_what_was_torn_down() {
+    assert_eq!(cached(A, collapse(OFFSET - 4096, &[], 0)), [""; 0]);
+    assert_eq!(
+        cached(A, collapse(OFFSET, &[], 0)),
+        ["missing-invalidate predicted fallocate/COLLAPSE_RANGE"]
+    );
+    // A file without pages has nothing there.
+    let mut steps = collapse(OFFSET, &[], 0);
+    for step in &mut steps {
+        step.flags = 0;
+    }
+    assert_eq!(cached(A, steps), [""; 0]);
+}
+
+#[test]
+fn copies_that_wait_to_replace_blocks_are_given_up_before_a_shift() {
+    let from = OFFSET - 4096;
+    assert_eq!(
+        cached(A, collapse(from, &[64], 64)),
+        ["missing-invalidate predicted fallocate/COLLAPSE_RANGE"]
+    );
+    // Given up; gone by themselves; come since, of pages that lie before.
+    assert_eq!(cached(A, collapse(from, &[64, 0], 64)), [""; 0]);
+    assert_eq!(cached(A, collapse(from, &[64], 0)), [""; 0]);
+    assert_eq!(cached(A, collapse(from, &[0], 64)), [""; 0]);
+}
+
+#[test]
+fn the_on_disk_size_of_pages_written_back_is_raised_last() {
+    let worker = |steps: Vec<Step>| {
+        let mut all = vec![enter(Entry::WrittenBack, A)];
+        all.extend(steps);
+        all.push(leave(Entry::WrittenBack, A));
+        cached(A, all)
+    };
+    let (first, second) = ((0, 8192), (64 * KIB, 4096));
+    let size = |(offset, length)| disk_size(A, offset, length);
+    let written = |(offset, length)| convert(A, offset, length);
+    assert_eq!(worker(vec![written(first), size(first)]), [""; 0]);
+    assert_eq!(
+        worker(vec![size(first), written(first)]),
+        ["size-order predicted writeback-end"]
+    );
+    // Of another piece of the same file.
+    assert_eq!(worker(vec![size(first), written(second)]), [""; 0]);
+}
+
+#[test]
+fn blocks_are_reserved_where_there_were_none_under_the_same_hold() {
+    let page = |steps: Vec<Step>| {
+        let mut all = vec![
+            enter(Entry::PageMkwrite, E).a(3).c(1),
+            acquire(E, InvalidateLock, Shared),
+            enter(Entry::Reserve, E).a(3),
+            look_up_extent(E),
+        ];
+        all.extend(steps);
+        all.extend([
+            leave(Entry::Reserve, E),
+            install(E, Install::Mkwrite),
+            release(E, InvalidateLock, Shared),
+            leave(Entry::PageMkwrite, E).a(LOCKED),
+        ]);
+        cached(E, all)
+    };
+    let (lock, unlock) = (acquire(E, Ilock, Excl), release(E, Ilock, Excl));
+    assert_eq!(
+        page(vec![lock, look_up_extent(E), reserve(E, 3), unlock]),
+        [""; 0]
+    );
+    assert_eq!(
+        page(vec![lock, reserve(E, 3), unlock]),
+        ["stale-after-relock predicted page_mkwrite"]
+    );
+    assert_eq!(
+        page(vec![
+            lock,
+            look_up_extent(E),
+            unlock,
+            lock,
+            reserve(E, 3),
+            unlock
+        ]),
+        ["stale-after-relock predicted page_mkwrite"]
+    );
+    assert_eq!(
+        page(vec![
+            acquire(E, Ilock, Shared),
+            look_up_extent(E),
+            reserve(E, 3),
+            release(E, Ilock, Shared)
+        ]),
+        ["wrong-mode predicted page_mkwrite"]
+    );
+    assert_eq!(
+        page(vec![reserve(E, 3)]),
+        ["op-unprotected predicted page_mkwrite"]
+    );
+}
+
+#[test]
+fn pages_over_eof_are_dropped_once_the_on_disk_size_is_there() {
+    let punch = |first: Vec<Step>, length: u64, dax: bool| {
+        let mut steps = fallocate(E, PUNCH, OFFSET, length);
+        steps.splice(3..3, first);
+        let steps = steps.into_iter().map(|step| step.size(OFFSET + LENGTH));
+        report(&[(E, EXT4, dax)], steps.collect())
+    };
+    assert_eq!(
+        punch(vec![], LENGTH, false),
+        ["size-order predicted fallocate/PUNCH_HOLE"]
+    );
+    assert_eq!(
+        punch(vec![disk_size(E, OFFSET, LENGTH)], LENGTH, false),
+        [""; 0]
+    );
+    // Short of EOF; on a file whose size is always the on-disk size; on a filesystem that has it covered.
+    assert_eq!(punch(vec![], LENGTH - 4096, false), [""; 0]);
+    assert_eq!(punch(vec![], LENGTH, true), [""; 0]);
+    let steps = fallocate(A, PUNCH, OFFSET, LENGTH);
+    let steps = steps.into_iter().map(|step| step.size(OFFSET + LENGTH));
+    assert_eq!(cached(A, steps.collect()), [""; 0]);
+}
+
+#[test]
+fn data_goes_beyond_eof_once_a_crash_would_give_it_back() {
+    let write = |inode: u64, offset: u64, first: Vec<Step>| {
+        let mut steps = vec![
+            enter(Entry::Write, inode).a(offset).b(8192),
+            acquire(inode, IRwsem, Excl),
+        ];
+        steps.extend(first);
+        steps.extend([
+            dax_write(inode, offset, 8192),
+            release(inode, IRwsem, Excl),
+            leave(Entry::Write, inode).a(8192),
+        ]);
+        let steps = steps.into_iter().map(|step| step.size(OFFSET));
+        on_dax(inode, steps.collect())
+    };
+    assert_eq!(
+        write(E, OFFSET - 4096, vec![]),
+        ["size-order predicted dax-write"]
+    );
+    assert_eq!(write(E, OFFSET - 4096, vec![orphan(E)]), [""; 0]);
+    assert_eq!(write(E, OFFSET - 8192, vec![]), [""; 0]);
+    assert_eq!(write(A, OFFSET - 4096, vec![]), [""; 0]);
+}
