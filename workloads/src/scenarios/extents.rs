@@ -148,6 +148,21 @@ fn change(file: &File, flags: FallocateFlags, range: PageRange) -> io::Result<()
     )?)
 }
 
+/// Makes what data of `bytes` gone; blocks that they do not fill are zeroed there. The size stays.
+pub fn discard_bytes(
+    file: &File,
+    operation: Operation,
+    (offset, length): (u64, u64),
+) -> io::Result<()> {
+    let how = match operation {
+        Operation::ZeroRange => FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        _ => FallocateFlags::FALLOC_FL_PUNCH_HOLE,
+    };
+    let flags = how | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let (offset, length) = (offset as libc::off_t, length as libc::off_t);
+    Ok(fallocate(file, flags, offset, length)?)
+}
+
 /// Makes a hole; the size stays.
 pub fn punch(file: &File, range: PageRange) -> io::Result<()> {
     change(

@@ -69,6 +69,11 @@ impl PageRange {
         u64::from(self.count) * PAGE
     }
 
+    /// The pages between the first and the last, if there are any.
+    pub fn inner(self) -> Option<Self> {
+        (self.count() > 2).then(|| Self::new(Page(self.first().0 + 1), self.count() - 2))
+    }
+
     /// The pages in order.
     pub fn pages(self) -> impl Iterator<Item = Page> {
         (self.first..self.first + self.count).map(Page)

@@ -5,7 +5,10 @@ use super::error::Error;
 use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
 use super::ledger::Family;
+use super::pages::{Page, PageRange};
+use super::run::Run;
 use super::setup::{Cast, Setup, solo};
+use super::target::Target;
 use super::{Lacks, Needs, Scenario};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -16,10 +19,20 @@ pub const SCENARIO: Scenario = Scenario {
     cast,
 };
 
+/// Mostly somewhere, now and then up to EOF.
+pub(super) fn aim(run: &mut Run, target: &Target) -> PageRange {
+    if run.rng().one_in(16) {
+        let count = target.whole().count();
+        let last = 1 + run.rng().below(count.min(64));
+        return target.tail(Page(count - last));
+    }
+    run.aim(target)
+}
+
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
     Ok(solo(move |run| {
-        let range = run.aim(&target);
+        let range = aim(run, &target);
         run.punch(&target, range)?;
         match run.rng().below(8) {
             0 => {

@@ -259,6 +259,9 @@ impl Run {
             };
             return self.apply(operation, target, range, call).map(drop);
         }
+        if matches!(operation, Operation::PunchHole | Operation::ZeroRange) && self.rng.one_in(4) {
+            return self.discard_within(target, range, operation);
+        }
         let Some(held) = self.exclude(target, range) else {
             return Ok(());
         };
@@ -272,6 +275,43 @@ impl Run {
             self.expect(target, range, Expect::Zero)?;
         }
         Ok(())
+    }
+
+    /// Discards the data of a range that begins and ends within pages, of which the rest stays.
+    fn discard_within(
+        &mut self,
+        target: &Target,
+        range: PageRange,
+        operation: Operation,
+    ) -> Result<(), Error> {
+        let Some(inner) = range.inner() else {
+            return Ok(());
+        };
+        let Some(held) = self.exclude(target, range) else {
+            return Ok(());
+        };
+        let first = (range.first(), Cell::Head, Cell::Tail);
+        let last = (inner.end(), Cell::Tail, Cell::Head);
+        let cut = |rng: &mut Rng| 8 * u64::from(1 + rng.below(WORDS as u32 - 2));
+        let start = first.0.offset() + cut(&mut self.rng);
+        let end = last.0.offset() + cut(&mut self.rng);
+        let kept = [first, last].map(|(page, kept, _)| self.peek(target, page, kept));
+        let change = held.change_bytes();
+        let done = self.apply(operation, target, range, || {
+            extents::discard_bytes(&target.file, operation, (start, end - start))
+        })?;
+        if !done {
+            return Ok(());
+        }
+        change.discarded(inner);
+        drop(change);
+        for ((page, kept, gone), word) in [first, last].into_iter().zip(kept) {
+            self.look(target, page, gone, 0)?;
+            if let Some(word) = word {
+                self.look(target, page, kept, word)?;
+            }
+        }
+        self.expect(target, inner, Expect::Zero)
     }
 
     /// Holds off stores and other changes. None when the run ends meanwhile.

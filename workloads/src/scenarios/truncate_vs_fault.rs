@@ -1,6 +1,7 @@
 //! Truncation down and up again against faults. Pages are beyond EOF in between: the threads live
 //! with SIGBUS there.
 
+use super::block::Cell;
 use super::error::Error;
 use super::extents::Operation;
 use super::faulter::Habit;
@@ -43,16 +44,26 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         let Some(held) = run.exclude(&target, tail) else {
             return Ok(());
         };
+        let kept = inside.then(|| run.peek(&target, first, Cell::Head));
         let change = held.change_bytes();
         let size = first.offset() + if inside { PAGE / 2 } else { 0 };
         let done = cut(run, &target, tail, size)?;
-        let gone = tail.count() - u32::from(inside);
-        if !done || gone == 0 {
+        if !done {
             return Ok(());
         }
+        let gone = tail.count() - u32::from(inside);
         let gone = PageRange::new(Page(first.0 + u32::from(inside)), gone);
         change.discarded(gone);
         drop(change);
+        if let Some(kept) = kept {
+            run.look(&target, first, Cell::Tail, 0)?;
+            if let Some(word) = kept {
+                run.look(&target, first, Cell::Head, word)?;
+            }
+        }
+        if gone.count() == 0 {
+            return Ok(());
+        }
         run.expect(&target, gone, Expect::Zero)
     }))
 }

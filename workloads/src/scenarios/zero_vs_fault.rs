@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::faulter::Habit;
 use super::ledger::Family;
+use super::punch_vs_fault::aim;
 use super::setup::{Cast, Setup, solo};
 use super::{Lacks, Needs, Scenario};
 
@@ -17,7 +18,7 @@ pub const SCENARIO: Scenario = Scenario {
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
     Ok(solo(move |run| {
-        let range = run.aim(&target);
+        let range = aim(run, &target);
         run.zero(&target, range)?;
         if run.rng().one_in(8)
             && let Some(held) = run.exclude(&target, range)
