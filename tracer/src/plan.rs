@@ -429,6 +429,7 @@ fn role(effect: Effect) -> Role {
         | Effect::Invalidated
         | Effect::DrainDirect
         | Effect::DaxTransfer
+        | Effect::DirectTransfer
         | Effect::UserMemory
         | Effect::Allocate(..)
         | Effect::MapExtent

@@ -4,7 +4,7 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Entry, Install},
+    hooks::{Entry, Install, Mode},
     judge::Report,
     units::Device,
 };
@@ -208,4 +208,71 @@ fn data_goes_beyond_eof_once_a_crash_would_give_it_back() {
     assert_eq!(write(E, OFFSET - 4096, vec![orphan(E)]), [""; 0]);
     assert_eq!(write(E, OFFSET - 8192, vec![]), [""; 0]);
     assert_eq!(write(A, OFFSET - 4096, vec![]), [""; 0]);
+}
+
+#[test]
+fn bytes_go_beside_the_page_cache_under_i_rwsem() {
+    const DIRECT: u64 = 0x2_0000;
+    let transfer = |entry: Entry, lock: Option<Mode>, dax: bool, flags: u64| {
+        let bytes = match dax {
+            true => dax_write(A, OFFSET, LENGTH),
+            false => direct_transfer(A, OFFSET, LENGTH),
+        };
+        let mut steps = vec![enter(entry, A).a(OFFSET).b(LENGTH).c(flags)];
+        steps.extend(lock.map(|mode| acquire(A, IRwsem, mode)));
+        steps.push(bytes);
+        steps.extend(lock.map(|mode| release(A, IRwsem, mode)));
+        steps.push(leave(entry, A).a(LENGTH));
+        report(&[(A, XFS, dax)], steps)
+    };
+    for (entry, dax, flags, told) in [
+        (Entry::Read, true, 0, "op-unprotected predicted dax-read"),
+        (
+            Entry::Read,
+            false,
+            DIRECT,
+            "op-unprotected predicted direct-read",
+        ),
+        (
+            Entry::Write,
+            false,
+            DIRECT,
+            "op-unprotected predicted direct-write",
+        ),
+    ] {
+        assert_eq!(transfer(entry, None, dax, flags), [told]);
+        assert_eq!(transfer(entry, Some(Shared), dax, flags), [""; 0]);
+    }
+}
+
+#[test]
+fn the_map_grows_under_i_rwsem() {
+    let grow = |entry: Entry, lock: Option<Mode>, more: &[Step]| {
+        let mut steps = vec![enter(entry, A).a(OFFSET).b(LENGTH)];
+        steps.extend(lock.map(|mode| acquire(A, IRwsem, mode)));
+        steps.extend_from_slice(more);
+        steps.extend([acquire(A, Ilock, Excl), map_extent(A)]);
+        steps.push(release(A, Ilock, Excl));
+        steps.extend(lock.map(|mode| release(A, IRwsem, mode)));
+        steps.push(leave(entry, A));
+        cached(A, steps)
+    };
+    let drained = [drain(A)];
+    assert_eq!(grow(Entry::Fallocate, Some(Excl), &drained), [""; 0]);
+    assert_eq!(
+        grow(Entry::Fallocate, Some(Excl), &[]),
+        ["dio-undrained predicted fallocate/PREALLOCATE"]
+    );
+    assert_eq!(
+        grow(Entry::Fallocate, None, &drained),
+        ["op-unprotected predicted fallocate/PREALLOCATE"]
+    );
+    assert_eq!(grow(Entry::Write, Some(Excl), &[]), [""; 0]);
+    assert_eq!(
+        grow(Entry::Write, Some(Shared), &[]),
+        ["wrong-mode predicted write"]
+    );
+    // O_SYNC writes back what was written, its lock gone.
+    let flush = [acquire(A, IRwsem, Excl), release(A, IRwsem, Excl)];
+    assert_eq!(grow(Entry::Write, None, &flush), [""; 0]);
 }

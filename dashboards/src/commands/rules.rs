@@ -100,6 +100,7 @@ fn render() -> String {
         "<torn down",
         "<no pins",
         "<direct I/O waited for",
+        "<also where the map grows",
     ]);
     for (operation, duties) in duties() {
         table.row(vec![
@@ -109,6 +110,7 @@ fn render() -> String {
             owed(duties.teardown).to_owned(),
             owed(duties.layouts).to_owned(),
             yes(duties.drain, "yes").to_owned(),
+            yes(duties.grows, "yes").to_owned(),
         ]);
     }
     out.push_str(&table.render());
@@ -194,6 +196,7 @@ struct PrintedDuties {
     torn_down: &'static str,
     no_pins: &'static str,
     direct_io_waited_for: bool,
+    where_the_map_grows: bool,
     more: Vec<String>,
     source: &'static str,
 }
@@ -244,6 +247,7 @@ impl Printed {
                     torn_down: owed(duties.teardown),
                     no_pins: owed(duties.layouts),
                     direct_io_waited_for: duties.drain,
+                    where_the_map_grows: duties.grows,
                     more: more(&duties).collect(),
                     source: duties.source,
                 })

@@ -207,6 +207,19 @@ pub const HOOKS: &[Hook] = &[
         Effect::UserMemory,
         "user/fiemap",
     ),
+    // __iomap_dio_rw(iocb, iter, ...), whatever the filesystem
+    Hook::new(
+        entry("__iomap_dio_rw"),
+        Effect::DirectTransfer,
+        "dio/transfer",
+    )
+    .stacks(Stacks::Sampled, None)
+    .inode(arg(0, KIOCB))
+    .payload(
+        Some(arg(0, &[Step::Read("kiocb", "ki_pos")])),
+        Some(arg(1, &[Step::Read("iov_iter", "count")])),
+        None,
+    ),
     // Zeroes for blocks that a filesystem hands out as written ones (XFS_BMAPI_ZERO,
     // EXT4_GET_BLOCKS_ZERO); the block device does not say whose they are.
     Hook::new(entry("blkdev_issue_zeroout"), Effect::Zero, "blocks/zero"),

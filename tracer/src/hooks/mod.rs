@@ -387,6 +387,8 @@ pub enum Effect {
     // As traces of earlier in this version name it.
     #[serde(alias = "dax-write")]
     DaxTransfer,
+    /// Bytes of a file are about to go to or from the medium beside the page cache: `a` offset, `b` length.
+    DirectTransfer,
     /// User memory is about to be touched, any page of which may fault, under the exclusion lock.
     UserMemory,
     /// Blocks of the span became the file's, as written ones.

@@ -65,6 +65,8 @@ pub struct Duties {
     pub layouts: Owed,
     /// Have waited for direct I/O, under the hold of `i_rwsem` that it has.
     pub drain: bool,
+    /// Owe `i_rwsem`, and the wait for direct I/O, wherever the map changes.
+    pub grows: bool,
     /// What else, on which filesystem.
     pub more: &'static [(FilesystemKind, Duty)],
     /// Where the kernel says so.
@@ -77,6 +79,7 @@ const ALL: Duties = Duties {
     teardown: Owed::Always,
     layouts: Owed::OnDax,
     drain: true,
+    grows: false,
     more: &[],
     source: "fs/xfs/xfs_file.c:xfs_file_fallocate; fs/ext4/extents.c:ext4_fallocate",
 };
@@ -89,6 +92,7 @@ impl Duties {
         teardown: Owed::Never,
         layouts: Owed::Never,
         drain: false,
+        grows: false,
         more: &[],
         source: "changes no extents inside EOF that a fault may have found",
     };
@@ -180,6 +184,20 @@ impl Operation {
                 more: &[(FilesystemKind::Ext4, Duty::Orphan)],
                 source: "fs/xfs/xfs_file.c:xfs_file_dax_write; fs/dax.c:dax_iomap_rw; \
                          fs/ext4/file.c:ext4_dax_write_iter",
+                ..Duties::NONE
+            },
+            Self::Preallocate => Duties {
+                rwsem: true,
+                drain: true,
+                grows: true,
+                source: "fs/xfs/xfs_file.c:xfs_file_fallocate; fs/ext4/extents.c:ext4_fallocate",
+                ..Duties::NONE
+            },
+            Self::BufferedWrite => Duties {
+                rwsem: true,
+                grows: true,
+                source: "fs/xfs/xfs_file.c:xfs_file_buffered_write; \
+                         fs/ext4/file.c:ext4_buffered_write_iter",
                 ..Duties::NONE
             },
             Self::DirectWrite => Duties {

@@ -237,8 +237,10 @@ impl Engine {
             Effect::DaxTransfer => {
                 self.dax_write(task, event);
                 self.written(task, Span::Bytes, Act::Data, event);
+                self.transferred(task, event);
                 self.may_fault(task, event);
             }
+            Effect::DirectTransfer => self.transferred(task, event),
             Effect::UnderExclusion(span) => {
                 self.due_under_exclusion(task, span, Act::TakeBack, event)
             }

@@ -105,6 +105,8 @@ pub enum Act {
     TakeBack,
     /// Unwritten blocks became written ones.
     Convert,
+    /// Bytes went to or from the medium, beside the page cache.
+    Transfer,
     /// Blocks were reserved for pages.
     Reserve,
     /// Pages were dropped.

@@ -556,11 +556,64 @@ impl Engine {
             && let Some(class) = extent_lock(doing.filesystem)
         {
             self.due_under(class, task, doing, (Act::Map, range), event);
+            self.grown(task, doing, range, event);
             if doing.operation.duties().one_step(doing.filesystem) == Some(OneStep::Changes)
                 && let Some((now, before)) = holds_of_map(task, class, doing.inode, event.inode)
             {
                 *before = Some(now);
             }
+        }
+    }
+
+    /// The map changes in an operation that has nothing else to answer for: alone, unless a write flushes what it
+    /// left behind, its lock gone (O_SYNC).
+    fn grown(&mut self, task: &mut Task, at: Doing, range: ByteRange, event: &Event) {
+        let duties = at.operation.duties();
+        let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
+            return;
+        };
+        let Some(subject) = change.subject(event.inode).filter(|_| duties.grows) else {
+            return;
+        };
+        let (cycled, drained) = (subject.rwsem_cycled, subject.drained);
+        let hold = task.locks.find(at.inode, LockClass::IRwsem);
+        if hold.is_none() && cycled && at.operation == Operation::BufferedWrite {
+            return;
+        }
+        let broken = match rules::held_exclusively(hold.map(|hold| hold.mode)) {
+            Some(broken) => broken,
+            None if duties.drain && self.sight.drains && !drained => {
+                (Kind::DioUndrained, Observed::NotDrained)
+            }
+            None => return,
+        };
+        let broken = Broken {
+            kind: broken.0,
+            observed: broken.1,
+            class: LockClass::IRwsem,
+            act: Act::Map,
+        };
+        self.broke(task, at, broken, range, event);
+    }
+
+    /// Bytes go beside the page cache: what they are read from or written to must not move meanwhile.
+    pub(super) fn transferred(&mut self, task: &mut Task, event: &Event) {
+        let Some(Place { doing, .. }) = self.place(task, event.inode) else {
+            return;
+        };
+        let transfers = matches!(
+            doing.operation,
+            Operation::DaxRead | Operation::DirectRead | Operation::DirectWrite
+        );
+        if transfers && task.locks.find(doing.inode, LockClass::IRwsem).is_none() {
+            let broken = Broken {
+                kind: Kind::OpUnprotected,
+                observed: Observed::Unheld,
+                class: LockClass::IRwsem,
+                act: Act::Transfer,
+            };
+            let range = ByteRange::new(event.a, event.b);
+            self.broke(task, doing, broken, range, event);
         }
     }
 
@@ -699,6 +752,7 @@ impl Engine {
             self.files.get(doing.inode).meta.block_bits,
         );
         self.due_under(class, task, doing, (Act::Reserve, range), event);
+        self.grown(task, doing, range, event);
         let hold = task.locks.find(doing.inode, class);
         let (Some(hold), Some((inode, under))) = (hold, task.looked_up) else {
             return;

@@ -82,7 +82,8 @@ pub const RULES: [Rule; 24] = [
         kind: Kind::OpUnprotected,
         name: "op-unprotected",
         summary: "Extents inside EOF are removed, moved or converted without the exclusion lock; or the \
-                  extent map is changed without its own.",
+                  extent map is changed without its own, or grows, or bytes go beside the page cache, \
+                  without i_rwsem.",
         source: "mm/filemap.c head comment (i_rwsem, invalidate_lock); fs/xfs/xfs_file.c above \
                  __xfs_filemap_fault; Documentation/filesystems/locking.rst, invalidate_lock; \
                  fs/xfs/xfs_inode.c above xfs_ilock; fs/ext4/extents.c above ext4_ext_map_blocks",
@@ -630,6 +631,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Evict
         | Effect::Invalidated
         | Effect::LookUp(_)
+        | Effect::DirectTransfer
         | Effect::Reserve(_)
         | Effect::DiskSize(_)
         | Effect::Orphan

@@ -120,6 +120,10 @@ impl Facts<'_> {
                 self.span()
             ),
             Act::Map => format!("changed the extent map of inode {inode}"),
+            Act::Transfer => format!(
+                "transferred {} of inode {inode} beside the page cache",
+                self.span()
+            ),
             Act::Reserve => format!("reserved blocks for {} of inode {inode}", self.span()),
             Act::Convert if self.key.class == LockClass::IRwsem => {
                 format!(

@@ -143,6 +143,7 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ),
         ("inode_dio_wait", "dio/wait", Effect::DrainDirect),
         ("dax_iomap_rw", "dax/transfer", Effect::DaxTransfer),
+        ("__iomap_dio_rw", "dio/transfer", Effect::DirectTransfer),
         ("filemap_read", "user/read", Effect::UserMemory),
         ("fiemap_fill_next_extent", "user/fiemap", Effect::UserMemory),
         ("xfs_vn_fiemap", "xfs/fiemap", Enter(Entry::Fiemap)),
@@ -520,6 +521,11 @@ pub fn drop_entries(inode: u64, offset: u64, length: u64) -> Step {
 /// `inode_dio_wait`
 pub fn drain(inode: u64) -> Step {
     Step::new(Effect::DrainDirect, inode)
+}
+
+/// `__iomap_dio_rw`
+pub fn direct_transfer(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::DirectTransfer, inode).a(offset).b(length)
 }
 
 /// `dax_iomap_rw`

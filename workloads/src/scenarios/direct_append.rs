@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::aligned::Aligned;
 use super::error::Error;
 use super::extents::{Operation, preallocate, punch};
 use super::faulter::Habit;
@@ -29,32 +30,12 @@ const SECTOR: u64 = 512;
 /// More than a write of this scenario.
 const MEMORY: usize = 1 << 20;
 
-/// Memory that begins where a page does, as O_DIRECT wants it.
-struct Aligned {
-    memory: Vec<u8>,
-    skip: usize,
-}
-
-impl Aligned {
-    fn new() -> Self {
-        let memory = vec![0; MEMORY + PAGE as usize];
-        let skip = memory.as_ptr().align_offset(PAGE as usize);
-        Self { memory, skip }
-    }
-
-    fn copy(&mut self, data: &[u8]) -> &[u8] {
-        let place = &mut self.memory[self.skip..][..data.len()];
-        place.copy_from_slice(data);
-        place
-    }
-}
-
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file_past_cache(Habit::LOADS)?;
     target.will_truncate();
     let direct = setup.direct(&target)?;
     let loaded = setup.file(Family::Fixed, 0, Habit::default())?;
-    let mut memory = Aligned::new();
+    let mut memory = Aligned::new(MEMORY);
     Ok(solo(move |run| {
         if run.rng().one_in(4) {
             let range = run.aim(&loaded);

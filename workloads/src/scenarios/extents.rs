@@ -57,6 +57,8 @@ operations! {
     InsertError = "fallocate/INSERT_RANGE(error)",
     /// XFS_IOC_SWAPEXT of a file that looks modified, which must fail.
     SwapError = "XFS_IOC_SWAPEXT(error)",
+    /// ioctl(2), FICLONERANGE; refused.
+    CloneError = "FICLONERANGE(error)",
     /// write(2).
     Write = "write",
     /// write(2) beyond EOF.

@@ -6,6 +6,7 @@
 //! choices.
 
 mod aio;
+mod aligned;
 mod block;
 mod children;
 mod crew;

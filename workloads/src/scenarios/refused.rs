@@ -87,6 +87,19 @@ const REFUSALS: &[Refusal] = &[
             |target, other, _| swap_stale(&target.file, &other.file),
         )
     },
+    // No block begins there (fs/remap_range.c:generic_remap_checks).
+    Refusal {
+        filesystem: Some("xfs"),
+        // Some have no shared blocks.
+        ..anywhere(
+            Operation::CloneError,
+            &[libc::EINVAL, libc::EOPNOTSUPP],
+            |target, other, range| {
+                let offset = range.offset() + PAGE / 8;
+                kernel::clone_range(&other.file, &target.file, offset, PAGE)
+            },
+        )
+    },
 ];
 
 fn allocate(target: &Target, how: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {

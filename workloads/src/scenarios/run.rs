@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Limit;
+use super::aligned::Aligned;
 use super::block::Cell;
 use super::error::Error;
 use super::extents::{self, Operation};
@@ -307,6 +308,7 @@ impl Run {
         drop(change);
         for ((page, kept, gone), word) in [first, last].into_iter().zip(kept) {
             self.look(target, page, gone, 0)?;
+            self.look_past_cache(target, page, gone, 0)?;
             if let Some(word) = word {
                 self.look(target, page, kept, word)?;
             }
@@ -486,6 +488,40 @@ impl Run {
             };
             self.compare(target, page, expected, cell.offset(), read);
         }
+        Ok(())
+    }
+
+    /// Compares a cell that nothing stores to as it is on the medium: what the page cache was cleared of may be
+    /// there still.
+    fn look_past_cache(
+        &mut self,
+        target: &Target,
+        page: Page,
+        cell: Cell,
+        expected: u64,
+    ) -> Result<(), Error> {
+        let direct = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW)
+            .open(&target.path);
+        let direct = match direct {
+            Ok(direct) => direct,
+            // It has been unlinked, or its filesystem knows no direct I/O.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
+                return Ok(());
+            }
+            Err(error) => return Err(Error::path(&target.path, error)),
+        };
+        let mut memory = Aligned::new(PAGE as usize);
+        self.read(&direct, page.offset(), memory.bytes(PAGE as usize))?;
+        let at = cell.offset() as usize;
+        let word = memory.bytes(PAGE as usize)[at..at + 8].try_into();
+        let read = Read {
+            word: u64::from_ne_bytes(word.unwrap_or_default()),
+            sight: Sight::Other,
+            why: "a direct read must show what the operation left",
+        };
+        self.compare(target, page, expected, cell.offset(), read);
         Ok(())
     }
 
