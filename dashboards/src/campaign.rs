@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tracer::{
     analyze::analyze,
-    judge::{Report, finding::Finding},
-    trace::Trace,
+    judge::{Report, Verdict, finding::Finding},
+    trace::{Trace, meta::LossCause},
 };
 use workloads::{
     lab::{
@@ -284,6 +284,7 @@ pub fn run_each(
                 workload,
                 spec,
                 spoiled: false,
+                repeated: false,
             })),
             Err(error) => outcome
                 .trouble
@@ -340,6 +341,22 @@ struct Turn {
     spec: RoundSpec,
     /// The emulator spoiled it once.
     spoiled: bool,
+    /// It was to be done once more, for what the kernel skipped.
+    repeated: bool,
+}
+
+impl Turn {
+    /// True if nothing but programs that the kernel skipped keeps a run from a verdict, and it is the first one:
+    /// kernels that preempt skip some now and then, and the next run has its own luck.
+    fn again(&self, trace: &Trace, report: &Report) -> bool {
+        !self.repeated
+            && report.verdict == Verdict::Inconclusive
+            && report.lost > 0
+            && trace
+                .losses()
+                .iter()
+                .all(|loss| loss.cause == LossCause::Missed)
+    }
 }
 
 /// Takes the rounds that a boot did, or died of, out of the queue.
@@ -411,10 +428,22 @@ fn settle(
             outcome.trouble.extend(told);
             continue;
         }
+        let undisturbed = told.is_empty();
         outcome.trouble.extend(told);
         match Trace::open(&trace) {
             Ok(opened) => {
                 let mut report = analyze(&opened);
+                if undisturbed && turn.again(&opened, &report) {
+                    progress(Progress::Note(format!(
+                        "{name}: {} events were lost to programs that the kernel skipped; once more",
+                        report.lost
+                    )));
+                    waiting.push_back(Turn {
+                        repeated: true,
+                        ..turn
+                    });
+                    continue;
+                }
                 if let Some(confirmed) = confirmed {
                     confirmed.raise(&mut report);
                 }
