@@ -43,6 +43,8 @@ const SMOKE: &[&str] = &[
     "insert-vs-fault",
     "setattr-error",
 ];
+/// All that a filesystem can do, in one.
+const MIX: &str = "mix";
 /// Those of them that only XFS has.
 const SMOKE_XFS: &[&str] = &["swap-vs-fault"];
 
@@ -149,7 +151,7 @@ pub fn workloads(
                 dax: variant.dax,
                 mkfs: variant.mkfs.clone(),
                 scenario: name.clone(),
-                extent: Extent::Time(time),
+                extent: Extent::Time(time * plays(name)),
                 seed: 1,
             });
         }
@@ -158,6 +160,11 @@ pub fn workloads(
         bail!("nothing to run: no chosen scenario runs on a chosen filesystem");
     }
     Ok(workloads)
+}
+
+/// How many times as long as others a scenario takes: the mix plays them all.
+fn plays(scenario: &str) -> u32 {
+    if scenario == MIX { 3 } else { 1 }
 }
 
 fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
@@ -180,15 +187,16 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
     match (suite, filesystem) {
         (Suite::Smoke, FilesystemKind::Xfs) => vec![
             variant(true, None, &smoke),
+            variant(true, Some(reflink), &owned(&[MIX])),
             variant(
                 false,
                 Some(reflink),
-                &owned(&["mkwrite-vs-punch", "reflink-vs-fault"]),
+                &owned(&["mkwrite-vs-punch", "reflink-vs-fault", MIX]),
             ),
         ],
         (Suite::Smoke, FilesystemKind::Ext4) => vec![
-            variant(true, None, &smoke),
-            variant(false, None, &owned(&["mkwrite-vs-punch"])),
+            variant(true, None, &owned(&[SMOKE, &[MIX]].concat())),
+            variant(false, None, &owned(&["mkwrite-vs-punch", MIX])),
         ],
         (Suite::Full | Suite::Soak, FilesystemKind::Xfs) => vec![
             variant(true, None, &all),

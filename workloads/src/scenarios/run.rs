@@ -293,6 +293,12 @@ impl Run {
         };
         let first = (range.first(), Cell::Head, Cell::Tail);
         let last = (inner.end(), Cell::Tail, Cell::Head);
+        // On the medium then, and no longer in the page cache alone.
+        if self.rng.one_in(2) {
+            self.apply(Operation::DataSync, target, range, || {
+                target.file.sync_data()
+            })?;
+        }
         let cut = |rng: &mut Rng| 8 * u64::from(1 + rng.below(WORDS as u32 - 2));
         let start = first.0.offset() + cut(&mut self.rng);
         let end = last.0.offset() + cut(&mut self.rng);

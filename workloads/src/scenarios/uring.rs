@@ -68,7 +68,13 @@ impl Engine for Ring {
             }
             for completed in self.ring.completion() {
                 self.in_flight -= 1;
-                each(completed.user_data() as usize, completed.result().into());
+                // A worker that cannot be made, as while signals come, takes what waits for it along
+                // (io_uring/io-wq.c:io_should_retry_thread, io_acct_cancel_pending_work).
+                let result = match completed.result() {
+                    gone if gone == -libc::ECANCELED => -libc::EAGAIN,
+                    result => result,
+                };
+                each(completed.user_data() as usize, result.into());
             }
         }
         Ok(())
