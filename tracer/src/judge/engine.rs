@@ -12,6 +12,7 @@ use crate::{
     judge::{
         corruption::Corruptions,
         coverage::Coverage,
+        due::{disk_size, orphan},
         facts::{Fact, Facts, OperationSeen, WindowSeen},
         faults::meet,
         finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
@@ -21,7 +22,7 @@ use crate::{
         mining::{Example, Mining, Phase, Place},
         operations::{Begun, FAULT_FLAG_WRITE, begun, installed, request},
         order::{Balance, Balances, Doubts, FreezeSeen, Moment, Order, Owner, Resource},
-        owed::{Broken, Sight, copies, disk_size, drained, orphan, went_on},
+        owed::{Broken, Sight, copies, drained, went_on},
         rules::{self, ChangeFacts, Observed, SeenAt, SizeFacts},
         task::{
             ChangeScope, FaultScope, FreshBlocks, Invalidation, Reported, Scope, Subject, Task,

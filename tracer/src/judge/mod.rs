@@ -9,6 +9,7 @@ pub mod annotations;
 mod corruption;
 pub mod coverage;
 mod direct;
+mod due;
 pub mod duties;
 mod engine;
 pub mod facts;
@@ -31,6 +32,7 @@ mod summary;
 mod task;
 pub mod text;
 mod translations;
+mod visible;
 mod window;
 
 use tracer_ebpf::{
