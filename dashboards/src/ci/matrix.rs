@@ -67,7 +67,7 @@ pub struct Config {
 
 /// One filesystem as it is made and mounted.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct FilesystemConfig {
     /// `xfs` or `ext4`.
     pub name: String,

@@ -305,6 +305,16 @@ pub const SPLATS: &[KnownSplat] = &[
     },
     KnownSplat {
         function: "dax_insert_entry",
+        caller: "__xfs_filemap_fault",
+        from: Version(6, 2, 0),
+        before: Some(Version(7, 3, 0)),
+        argument: "What follows from a write(2) to a shared block of a DAX file that a fault came between: the \
+                   writer's mapping still shows the block, whose page is still the writer's, when the file whose \
+                   alone it is now maps it (fs/dax.c:dax_associate_entry, WARN_ON_ONCE(page->mapping)). Seen once \
+                   on 6.12.117, in dedupe-vs-fault.",
+    },
+    KnownSplat {
+        function: "dax_insert_entry",
         caller: "dax_fault_iter",
         from: Version(7, 3, 0),
         before: None,
