@@ -299,6 +299,7 @@ impl Recorder {
     ) -> Result<Ended, RecordError> {
         let started = Instant::now();
         let mut flushed = Instant::now();
+        let mut gone: Option<Instant> = None;
         loop {
             session.wait(DRAIN_EVERY).map_err(RecordError::Wait)?;
             self.take(session)?;
@@ -309,6 +310,8 @@ impl Recorder {
                 self.writer.flush()?;
                 self.hang.judge();
                 flushed = Instant::now();
+                let left = child.as_deref().is_some_and(|child| !goes_on(child));
+                gone = left.then(|| gone.unwrap_or(flushed));
                 progress(Progress::Recording {
                     events: self.events,
                     lost: self.lost,
@@ -319,7 +322,9 @@ impl Recorder {
             }
             let over = stop.load(Ordering::Relaxed)
                 || limit.is_some_and(|limit| started.elapsed() >= limit);
+            let stuck = gone.is_some_and(|since| since.elapsed() >= GRACE);
             let ended = match child.as_deref_mut() {
+                Some(_) if stuck => Ended::Stuck,
                 Some(child) if over => end(child).map_err(RecordError::Wait)?,
                 Some(child) => match child.try_wait().map_err(RecordError::Wait)? {
                     Some(status) => Ended::Command(status),
@@ -529,6 +534,15 @@ fn end(child: &mut Child) -> io::Result<Ended> {
     }
     child.kill()?;
     Ok(wait_for(child)?.map_or(Ended::Stuck, Ended::Command))
+}
+
+/// False for a command whose main thread is at its end, which nobody learns of while another of its threads is stuck
+/// in the kernel.
+fn goes_on(child: &Child) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    // (proc_pid_stat(5)) the name, in parentheses, may hold any byte.
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    !state.is_some_and(|state| state.starts_with(['Z', 'X']))
 }
 
 fn wait_for(child: &mut Child) -> io::Result<Option<ExitStatus>> {
