@@ -351,6 +351,13 @@ fn resolve(
     id: HookId,
     delay: Option<Delay>,
 ) -> Result<(HookSpec, Vec<Candidate>), String> {
+    if let Some((structure, field)) = hook.only_with
+        && types.field(structure, field).is_err()
+    {
+        return Err(format!(
+            "this kernel's takes other arguments: no {structure}.{field}"
+        ));
+    }
     let candidates = match hook.target {
         Target::Tracepoint(name) => {
             // The typedef that every tracepoint leaves in BTF is module-bound; the open tells.
@@ -434,6 +441,8 @@ fn role(effect: Effect) -> Role {
         | Effect::Allocate(..)
         | Effect::MapExtent
         | Effect::Zero
+        | Effect::Validate
+        | Effect::Validated
         | Effect::Reserve(_)
         | Effect::DiskSize(_)
         | Effect::Orphan
@@ -482,7 +491,7 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Zero | Effect::Invalidated | Effect::UserMemory => SPEC_OWN,
         Effect::LookUp(_) => SPEC_WITHIN,
         Effect::Switch(_) => SPEC_WITHIN | SPEC_OWN | SPEC_SIZE,
-        Effect::MapExtent | Effect::Pause | Effect::PauseUnlocked => 0,
+        Effect::MapExtent | Effect::Validate | Effect::Pause | Effect::PauseUnlocked => 0,
         Effect::ChangeExtents(_)
         | Effect::ConvertExtents(_)
         | Effect::WriteExtents(_)

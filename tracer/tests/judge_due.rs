@@ -276,3 +276,35 @@ fn the_map_grows_under_i_rwsem() {
     let flush = [acquire(A, IRwsem, Excl), release(A, IRwsem, Excl)];
     assert_eq!(grow(Entry::Write, None, &flush), [""; 0]);
 }
+
+#[test]
+fn a_mapping_that_the_map_has_outgrown() {
+    let write = |steps: Vec<Step>| {
+        let mut all = vec![
+            enter(Entry::Write, A).a(OFFSET).b(LENGTH),
+            acquire(A, IRwsem, Excl),
+        ];
+        all.extend(steps);
+        all.extend([release(A, IRwsem, Excl), leave(Entry::Write, A).a(LENGTH)]);
+        cached(A, all)
+    };
+    assert_eq!(
+        write(vec![validate(A, 7, 8), validated(A, 7)]),
+        ["stale-after-relock observed write"]
+    );
+    // It is what it was; it is taken again; it names no blocks; of a copy, whose number has another half.
+    assert_eq!(write(vec![validate(A, 7, 7), validated(A, 7)]), [""; 0]);
+    assert_eq!(
+        write(vec![validate(A, 7, 8), validate(A, 8, 8), validated(A, 8)]),
+        [""; 0]
+    );
+    assert_eq!(write(vec![validate(A, 7, 8), validated(A, 8)]), [""; 0]);
+    assert_eq!(
+        write(vec![validate(A, 7, 8), validated(A, 7).b(0)]),
+        [""; 0]
+    );
+    assert_eq!(
+        write(vec![validate(A, 3 << 32 | 7, 7), validated(A, 3 << 32 | 7)]),
+        [""; 0]
+    );
+}

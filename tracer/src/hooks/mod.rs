@@ -324,6 +324,8 @@ pub enum Entry {
     Write,
     /// `inode_operations.fiemap`: `a` offset, `b` length.
     Fiemap,
+    /// Pages are written back.
+    Writeback,
     /// Pages were written back: a worker makes of their blocks what they are to be.
     WrittenBack,
     /// Blocks of the span are to be reserved for pages, where there are none. A part of the write or fault.
@@ -344,7 +346,10 @@ impl Entry {
 
     /// False for what changes neither size nor data of a file.
     pub fn changes(self) -> bool {
-        !matches!(self, Self::Read | Self::Fiemap | Self::WrittenBack)
+        !matches!(
+            self,
+            Self::Read | Self::Fiemap | Self::Writeback | Self::WrittenBack
+        )
     }
 
     /// True for what is only ever a part of what the task is doing.
@@ -399,6 +404,10 @@ pub enum Effect {
     Zero,
     /// Blocks of the span are about to be reserved, under the extent map's lock.
     Reserve(Span),
+    /// Is a mapping that was taken earlier still what it was? `a` is the map's number then, `b` now.
+    Validate,
+    /// It is gone on with: `a` as before, if it is the same mapping; `b` is not 0 if it names blocks.
+    Validated,
     /// The on-disk size is about to cover the span.
     DiskSize(Span),
     /// The file is on the list of those whose blocks beyond EOF a crash gives back.
@@ -557,6 +566,8 @@ pub struct Hook {
     pub needs: Option<Mode>,
     /// Attached, and part of the plan, only if no row of this group could be attached.
     pub stands_in_for: Option<&'static str>,
+    /// A struct and its field, which tell the kernels apart whose function of this name takes other arguments.
+    pub only_with: Option<(&'static str, &'static str)>,
 }
 
 impl Hook {
@@ -577,6 +588,7 @@ impl Hook {
             stacks: Stacks::Unguarded,
             needs: None,
             stands_in_for: None,
+            only_with: None,
         }
     }
 
@@ -633,6 +645,12 @@ impl Hook {
     /// The group whose absence calls for this row.
     pub const fn stands_in_for(mut self, group: &'static str) -> Self {
         self.stands_in_for = Some(group);
+        self
+    }
+
+    /// The field without which the arguments are other ones.
+    pub const fn only_with(mut self, structure: &'static str, field: &'static str) -> Self {
+        self.only_with = Some((structure, field));
         self
     }
 

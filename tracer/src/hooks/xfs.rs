@@ -3,7 +3,8 @@
 use super::{
     Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockAction, LockClass, Mode, Side,
     Span, Stacks, Step, Success, Target, Way, arg, arg32,
-    generic::{fault_enter, fiemap_enter, leave, transfer_enter},
+    generic::{MAPPING, fault_enter, fiemap_enter, leave, transfer_enter},
+    ret,
 };
 
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
@@ -56,6 +57,25 @@ const fn remap_enter(at: Entry, group: &'static str) -> Hook {
             arg(2, FILE),
             [Some(arg(3, &[])), Some(arg(4, &[])), Some(arg32(5))],
         )
+}
+
+/// From the page's inode to the number that its data fork's map has now.
+const FORK_SEQ: &[Step] = &[
+    Step::Out("xfs_inode", "i_vnode"),
+    Step::Read("xfs_inode", "i_df.if_seq"),
+];
+/// The number that it had when writeback took its mapping.
+const WRITEPAGE_SEQ: &[Step] = &[
+    Step::Out("xfs_writepage_ctx", "ctx"),
+    Step::Read("xfs_writepage_ctx", "data_seq"),
+];
+/// include/linux/iomap.h: IOMAP_F_SHARED
+const IOMAP_F_SHARED: u64 = 1 << 2;
+
+const fn maps_blocks(side: Side, effect: Effect, group: &'static str) -> Hook {
+    Hook::new(Target::Function("xfs_map_blocks", side), effect, group)
+        .only_with("iomap_writeback_ops", "map_blocks")
+        .inode(arg(1, &[]))
 }
 
 const fn maps(tracepoint: &'static str, group: &'static str) -> Hook {
@@ -125,6 +145,56 @@ pub const TABLE: Filesystem = Filesystem {
         leave("xfs_file_write_iter", Entry::Write, "xfs/write-end"),
         fiemap_enter("xfs_vn_fiemap", "xfs/fiemap"),
         leave("xfs_vn_fiemap", Entry::Fiemap, "xfs/fiemap-end"),
+        // xfs_vm_writepages(mapping, wbc)
+        Hook::new(
+            entry("xfs_vm_writepages"),
+            Effect::Enter(Entry::Writeback),
+            "xfs/writeback",
+        )
+        .inode(arg(0, MAPPING)),
+        leave("xfs_vm_writepages", Entry::Writeback, "xfs/writeback-end"),
+        // xfs_map_blocks(wpc, inode, offset, len): goes on with the mapping that it has, if that is still what
+        // it was. Copies are looked at alone.
+        maps_blocks(Side::Entry, Effect::Validate, "xfs/wb-mapping").payload(
+            Some(arg(0, WRITEPAGE_SEQ)),
+            Some(arg(1, FORK_SEQ)),
+            None,
+        ),
+        maps_blocks(Side::Return, Effect::Validated, "xfs/wb-mapping-used")
+            .payload(
+                Some(arg(0, WRITEPAGE_SEQ)),
+                Some(arg(0, &[Step::Read("iomap_writepage_ctx", "iomap.type")])),
+                Some(arg(0, &[Step::Read("iomap_writepage_ctx", "iomap.flags")])),
+            )
+            .without(IOMAP_F_SHARED)
+            .success(Success::Zero)
+            .stacks(Stacks::Sampled, None),
+        // xfs_iomap_valid(inode, iomap), which says so
+        Hook::new(
+            entry("xfs_iomap_valid"),
+            Effect::Validate,
+            "xfs/write-mapping",
+        )
+        .inode(arg(0, &[]))
+        .payload(
+            Some(arg(1, &[Step::Read("iomap", "validity_cookie")])),
+            Some(arg(0, FORK_SEQ)),
+            None,
+        ),
+        Hook::new(
+            exit("xfs_iomap_valid"),
+            Effect::Validated,
+            "xfs/write-mapping-used",
+        )
+        .inode(arg(0, &[]))
+        .payload(
+            Some(arg(1, &[Step::Read("iomap", "validity_cookie")])),
+            Some(arg(1, &[Step::Read("iomap", "type")])),
+            Some(ret()),
+        )
+        // What a bool leaves in the rest of the register means nothing.
+        .guard(1)
+        .stacks(Stacks::Sampled, None),
         // xfs_end_io(work): what was written back in one go
         Hook::new(
             entry("xfs_end_io"),

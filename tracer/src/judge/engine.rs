@@ -23,6 +23,7 @@ use crate::{
         operations::{Begun, FAULT_FLAG_WRITE, begun, installed, request},
         order::{Balance, Balances, Doubts, FreezeSeen, Moment, Order, Owner, Resource},
         owed::{Broken, Sight, copies, drained, went_on},
+        resample::validate,
         rules::{self, ChangeFacts, Observed, SeenAt, SizeFacts},
         task::{
             ChangeScope, FaultScope, FreshBlocks, Invalidation, Reported, Scope, Subject, Task,
@@ -255,6 +256,8 @@ impl Engine {
             Effect::Zero => task.fresh.zeroed = true,
             Effect::LookUp(Entry::Reserve) => self.looked_up_to_reserve(task, event),
             Effect::LookUp(_) => self.looked_up(task),
+            Effect::Validate => validate(task, event),
+            Effect::Validated => self.validated(task, event),
             Effect::Reserve(span) => self.reserved(task, span, event),
             Effect::DiskSize(span) => disk_size(task, span, event),
             Effect::Orphan => orphan(task, event.inode),

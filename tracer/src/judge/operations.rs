@@ -55,6 +55,8 @@ pub enum Operation {
     BufferedRead,
     /// FS_IOC_FIEMAP
     Fiemap,
+    /// Writeback
+    Writeback,
     /// A worker, for pages that were written back
     WrittenBack,
     /// `vm_ops.page_mkwrite`
@@ -86,7 +88,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -109,6 +111,7 @@ impl Operation {
         Self::DirectRead,
         Self::BufferedRead,
         Self::Fiemap,
+        Self::Writeback,
         Self::WrittenBack,
         Self::PageMkwrite,
         Self::PfnMkwrite,
@@ -153,6 +156,7 @@ impl Operation {
             Self::DirectRead => row("direct-read", "read", STALE),
             Self::BufferedRead => row("read", "read", STALE),
             Self::Fiemap => row("FS_IOC_FIEMAP", "listed extents", STALE),
+            Self::Writeback => row("writeback", "wrote back", STALE),
             Self::WrittenBack => row("writeback-end", "converted", STALE),
             Self::PageMkwrite => row("page_mkwrite", "made writable", STALE),
             Self::PfnMkwrite => row("pfn_mkwrite", "made writable", STALE),
@@ -280,6 +284,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
             }
         }
         Entry::Fiemap => Begun::Change(Operation::Fiemap, Destroys::Nothing),
+        Entry::Writeback => Begun::Change(Operation::Writeback, Destroys::Nothing),
         Entry::WrittenBack => Begun::Change(Operation::WrittenBack, Destroys::Nothing),
         Entry::PageMkwrite => Begun::Fault(Operation::PageMkwrite, FaultKind::Mkwrite),
         Entry::PfnMkwrite => Begun::Fault(Operation::PfnMkwrite, FaultKind::PteWrite),

@@ -7,11 +7,12 @@ use tracer_ebpf::Event;
 use crate::{
     hooks::{FilesystemKind, LockClass, Mode, Span},
     judge::{
+        due::Place,
         engine::Engine,
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
         inode::InodeIndex,
         operations::Operation,
-        owed::extent_lock,
+        owed::{Broken, extent_lock},
         rules::{Kind, Observed},
         task::{Scope, Task, TaskId, doing, stack_id},
     },
@@ -177,6 +178,30 @@ impl Engine {
         );
     }
 
+    /// The task goes on with a mapping that it has looked at.
+    pub(super) fn validated(&mut self, task: &mut Task, event: &Event) {
+        let Some((address, number)) = task.outdated.take() else {
+            return;
+        };
+        if (address, number) != (event.inode, event.a & NUMBER) || event.b == 0 {
+            return;
+        }
+        let Some(Place { doing, range }) = self.place(task, event.inode) else {
+            return;
+        };
+        let Some(class) = extent_lock(doing.filesystem) else {
+            return;
+        };
+        let broken = Broken {
+            kind: Kind::StaleAfterRelock,
+            observed: Observed::Outdated,
+            class,
+            act: Act::Reuse,
+        };
+        let finding = self.broke(task, doing, broken, range, event);
+        self.findings.raise(finding, Strength::Observed);
+    }
+
     #[cold]
     fn reused(
         &mut self,
@@ -226,4 +251,13 @@ impl Engine {
         let finding = self.report(key, &witness);
         self.findings.raise(finding, Strength::Observed);
     }
+}
+
+/// What is kept of a fork's number in a mapping's (fs/xfs/xfs_iomap.c:xfs_iomap_inode_sequence).
+const NUMBER: u64 = 0xffff_ffff;
+
+/// A mapping that was taken earlier is looked at: has the map changed since?
+pub(super) fn validate(task: &mut Task, event: &Event) {
+    let (then, now) = (event.a & NUMBER, event.b & NUMBER);
+    task.outdated = (then != now).then_some((event.inode, then));
 }

@@ -362,6 +362,8 @@ pub enum Observed {
     Interrupted,
     /// Taken under an earlier hold, changed by another task since, and not taken again.
     NotReread,
+    /// Taken before the map changed, and taken for what it still is.
+    Outdated,
     /// Looked up before this hold, and not again under it.
     NotLookedUp,
     /// Torn down from where the change begins on, not from the block before it.
@@ -424,6 +426,7 @@ impl Observed {
             Self::NotZeroed => "not zeroed".to_owned(),
             Self::Interrupted => "released and retaken between two changes".to_owned(),
             Self::NotReread => "retaken; the change not read".to_owned(),
+            Self::Outdated => "free meanwhile; the mapping is older than the map".to_owned(),
             Self::NotLookedUp => "retaken; the extent not looked up again".to_owned(),
             Self::EdgeKept => "torn down, but not the block before".to_owned(),
             Self::CopiesKept => "copies that wait to replace blocks kept".to_owned(),
@@ -620,6 +623,7 @@ pub fn needed(effect: Effect) -> bool {
                 | Entry::JournalMode
                 | Entry::CopyOnWrite
                 | Entry::Fiemap
+                | Entry::Writeback
                 | Entry::WrittenBack
                 | Entry::Reserve
         ),
@@ -632,6 +636,8 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Invalidated
         | Effect::LookUp(_)
         | Effect::DirectTransfer
+        | Effect::Validate
+        | Effect::Validated
         | Effect::Reserve(_)
         | Effect::DiskSize(_)
         | Effect::Orphan

@@ -51,6 +51,7 @@ impl Facts<'_> {
             Kind::StaleData => self.stale(),
             Kind::SizeOrder => self.published(),
             Kind::StaleTranslation => self.outlived(),
+            Kind::StaleAfterRelock if self.key.observed == Observed::Outdated => self.outdated(),
             Kind::StaleAfterRelock if self.act == Act::Reuse => self.reused(),
             Kind::StaleAfterRelock if self.act == Act::Reserve => self.reserved(),
             _ => self.change(),
@@ -313,6 +314,15 @@ impl Facts<'_> {
              to blocks that are no longer the file's",
             self.span(),
             self.inode
+        )
+    }
+
+    fn outdated(&self) -> String {
+        format!(
+            "went on with a mapping of inode {} though the extent map has changed since it was taken under \
+             {}; it may write to blocks that are no longer the file's, or as if they were not written",
+            self.inode,
+            self.lock()
         )
     }
 

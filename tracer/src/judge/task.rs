@@ -357,6 +357,8 @@ pub struct Task {
     pub fresh: FreshBlocks,
     /// The mapping that it uses.
     pub sample: Option<TakenMapping>,
+    /// The file and the number of a mapping that it looks at, if the map has another number now.
+    pub outdated: Option<(u64, u64)>,
     /// The file whose map it looked up last to reserve blocks, and the exclusive hold of the map's lock then.
     pub looked_up: Option<(InodeIndex, Option<u32>)>,
 }
@@ -381,6 +383,7 @@ impl Task {
             account: Account::default(),
             fresh: FreshBlocks::default(),
             sample: None,
+            outdated: None,
             looked_up: None,
         }
     }

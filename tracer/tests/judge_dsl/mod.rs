@@ -232,6 +232,12 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             Effect::Reserve(Span::Blocks),
         ),
         ("ext4_orphan_add", "ext4/orphan", Effect::Orphan),
+        ("xfs_iomap_valid", "xfs/write-mapping", Effect::Validate),
+        (
+            "xfs_iomap_valid",
+            "xfs/write-mapping-used",
+            Effect::Validated,
+        ),
         ("truncate_inode_pages_final", "inode/evict", Effect::Evict),
         ("sched_process_exit", "task/exit", TaskExit),
         (
@@ -602,6 +608,16 @@ pub fn reserve(inode: u64, block: u64) -> Step {
     Step::new(Effect::Reserve(Span::Blocks), inode)
         .a(block)
         .b(1)
+}
+
+/// `xfs_iomap_valid` is asked about a mapping of number `then`; the map's is `now`.
+pub fn validate(inode: u64, then: u64, now: u64) -> Step {
+    Step::new(Effect::Validate, inode).a(then).b(now)
+}
+
+/// It has said yes, about a mapping that names blocks.
+pub fn validated(inode: u64, then: u64) -> Step {
+    Step::new(Effect::Validated, inode).a(then).b(2)
 }
 
 /// `ext4_orphan_add`

@@ -72,6 +72,7 @@ mod unlink_mapped;
 mod unshare_vs_fault;
 mod unwritten_vs_fault;
 mod write_vs_fault;
+mod write_vs_writeback;
 mod zero_vs_fault;
 
 use std::collections::BTreeMap;
@@ -239,6 +240,7 @@ pub static SCENARIOS: &[Scenario] = &[
     insert_vs_fault::SCENARIO,
     unwritten_vs_fault::SCENARIO,
     write_vs_fault::SCENARIO,
+    write_vs_writeback::SCENARIO,
     fsync_vs_fault::SCENARIO,
     pmd_vs_pte::SCENARIO,
     hole_fault::SCENARIO,
