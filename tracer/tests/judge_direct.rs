@@ -4,7 +4,7 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Entry, Mode},
+    hooks::{Effect, Entry, Mode},
     units::Device,
 };
 use tracer_ebpf::event::FLAG_DIRECT;
@@ -125,6 +125,7 @@ fn written_blocks_for_data_that_are_not_there_yet() {
         vec![
             enter(Entry::Write, A).a(offset).b(BLOCK).c(IOCB_DIRECT),
             acquire(A, IRwsem, Shared),
+            direct_transfer(A, offset, BLOCK),
             acquire(A, Ilock, Excl),
             map_extent(A),
             release(A, Ilock, Excl),
@@ -145,6 +146,10 @@ fn written_blocks_for_data_that_are_not_there_yet() {
     );
     beyond.insert(2, orphan(A));
     assert_eq!(judged_on(EXT4, beyond), [""; 0]);
+    // What goes through the page cache after all gets its size with its data.
+    let buffered = steps(SIZE, FLAG_DIRECT);
+    let buffered = without(buffered, |step| step.effect == Effect::DirectTransfer);
+    assert_eq!(judged_on(EXT4, buffered), [""; 0]);
     assert_eq!(judged_on(EXT4, steps(0, 0)), [""; 0]);
 }
 

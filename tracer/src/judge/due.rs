@@ -99,6 +99,10 @@ impl Engine {
 
     /// Bytes go beside the page cache: what they are read from or written to must not move meanwhile.
     pub(super) fn transferred(&mut self, task: &mut Task, event: &Event) {
+        if let Some(Scope::Change(change)) = doing(&mut task.scopes) {
+            let bytes = ByteRange::new(event.a, event.b);
+            change.transfer.get_or_insert(bytes);
+        }
         let Some(Place { doing, .. }) = self.place(task, event.inode) else {
             return;
         };

@@ -239,7 +239,7 @@ pub struct ChangeScope {
     pub entered: Nanos,
     /// The bytes that a read, write or fallocate(2) was asked for; not of one that appends.
     pub request: Option<ByteRange>,
-    /// The bytes that a write to a DAX file set out to copy.
+    /// The bytes that a read or write set out to move beside the page cache.
     pub transfer: Option<ByteRange>,
     /// The inode, and for swaps and remaps the other one.
     pub subjects: (Subject, Option<Subject>),

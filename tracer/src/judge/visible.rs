@@ -64,6 +64,7 @@ impl Engine {
         if event.head.flags & FLAG_DIRECT != 0
             && let Some(Scope::Change(change)) = doing(&mut task.scopes)
             && change.operation == Operation::DirectWrite
+            && change.transfer.is_some()
             && let Some(subject) = change.subject(event.inode)
         {
             let bits = self.files.get(subject.inode).meta.block_bits;
