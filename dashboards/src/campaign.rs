@@ -11,7 +11,11 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tracer::{
     analyze::analyze,
-    judge::{Report, Verdict, finding::Finding},
+    judge::{
+        Report, Verdict,
+        annotations::{Version, known_splat},
+        finding::Finding,
+    },
     trace::{Trace, meta::LossCause},
 };
 use workloads::{
@@ -141,6 +145,14 @@ impl Complaint {
             trouble,
             text: text.into(),
         }
+    }
+
+    /// True for what the kernel of a trace is known to say of itself.
+    fn is_known_of(&self, trace: &Trace) -> bool {
+        let header = trace.header();
+        self.trouble == Trouble::Splat
+            && Version::of_kernel(&header.kernel, &header.build)
+                .is_some_and(|version| known_splat(&self.text, version).is_some())
     }
 }
 
@@ -428,9 +440,11 @@ fn settle(
             outcome.trouble.extend(told);
             continue;
         }
-        let undisturbed = told.is_empty();
-        outcome.trouble.extend(told);
-        match Trace::open(&trace) {
+        let opened = Trace::open(&trace);
+        let undisturbed = opened
+            .as_ref()
+            .is_ok_and(|opened| told.iter().all(|one| one.is_known_of(opened)));
+        match opened {
             Ok(opened) => {
                 let mut report = analyze(&opened);
                 if undisturbed && turn.again(&opened, &report) {
@@ -444,6 +458,7 @@ fn settle(
                     });
                     continue;
                 }
+                outcome.trouble.extend(told);
                 if let Some(confirmed) = confirmed {
                     confirmed.raise(&mut report);
                 }
@@ -464,10 +479,13 @@ fn settle(
                         .unwrap_or_default(),
                 });
             }
-            Err(error) => outcome.trouble.push(Complaint::new(
-                Trouble::Trace,
-                format!("{:#}", anyhow::Error::from(error)),
-            )),
+            Err(error) => {
+                outcome.trouble.extend(told);
+                outcome.trouble.push(Complaint::new(
+                    Trouble::Trace,
+                    format!("{:#}", anyhow::Error::from(error)),
+                ));
+            }
         }
     }
     Ok(())
