@@ -360,8 +360,9 @@ struct Turn {
 impl Turn {
     /// True if nothing but programs that the kernel skipped keeps a run from a verdict, and it is the first one:
     /// kernels that preempt skip some now and then, and the next run has its own luck.
-    fn again(&self, trace: &Trace, report: &Report) -> bool {
+    fn again(&self, trace: &Trace, report: &Report, told: &[Complaint]) -> bool {
         !self.repeated
+            && told.iter().all(|one| one.is_known_of(trace))
             && report.verdict == Verdict::Inconclusive
             && report.lost > 0
             && trace
@@ -440,25 +441,26 @@ fn settle(
             outcome.trouble.extend(told);
             continue;
         }
-        let opened = Trace::open(&trace);
-        let undisturbed = opened
-            .as_ref()
-            .is_ok_and(|opened| told.iter().all(|one| one.is_known_of(opened)));
+        let opened = Trace::open(&trace).map(|opened| {
+            let report = analyze(&opened);
+            (opened, report)
+        });
+        if let Ok((opened, report)) = &opened
+            && turn.again(opened, report, &told)
+        {
+            progress(Progress::Note(format!(
+                "{name}: {} events were lost to programs that the kernel skipped; once more",
+                report.lost
+            )));
+            waiting.push_back(Turn {
+                repeated: true,
+                ..turn
+            });
+            continue;
+        }
+        outcome.trouble.extend(told);
         match opened {
-            Ok(opened) => {
-                let mut report = analyze(&opened);
-                if undisturbed && turn.again(&opened, &report) {
-                    progress(Progress::Note(format!(
-                        "{name}: {} events were lost to programs that the kernel skipped; once more",
-                        report.lost
-                    )));
-                    waiting.push_back(Turn {
-                        repeated: true,
-                        ..turn
-                    });
-                    continue;
-                }
-                outcome.trouble.extend(told);
+            Ok((opened, mut report)) => {
                 if let Some(confirmed) = confirmed {
                     confirmed.raise(&mut report);
                 }
@@ -479,13 +481,10 @@ fn settle(
                         .unwrap_or_default(),
                 });
             }
-            Err(error) => {
-                outcome.trouble.extend(told);
-                outcome.trouble.push(Complaint::new(
-                    Trouble::Trace,
-                    format!("{:#}", anyhow::Error::from(error)),
-                ));
-            }
+            Err(error) => outcome.trouble.push(Complaint::new(
+                Trouble::Trace,
+                format!("{:#}", anyhow::Error::from(error)),
+            )),
         }
     }
     Ok(())

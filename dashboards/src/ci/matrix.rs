@@ -43,10 +43,10 @@ const SMOKE: &[&str] = &[
     "insert-vs-fault",
     "setattr-error",
 ];
-/// All that a filesystem can do, in one.
-const MIX: &str = "mix";
 /// Those of them that only XFS has.
 const SMOKE_XFS: &[&str] = &["swap-vs-fault"];
+/// All that a filesystem can do, in one.
+const MIX: &str = "mix";
 
 /// `faultline.toml`: all of it may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -140,25 +140,14 @@ impl Engine {
         let Some(subject) = change.subject(event.inode) else {
             return;
         };
-        let file = self.files.get(subject.inode);
-        let range = span.bytes(event.a, event.b, file.meta.block_bits);
-        let owed = file
-            .filesystem
-            .is_some_and(|on| change.operation.duties().owe(on, Duty::DiskSizeLast));
-        if !owed || !subject.disk_size.covers(range) {
-            return;
+        let block_bits = self.files.get(subject.inode).meta.block_bits;
+        let range = span.bytes(event.a, event.b, block_bits);
+        if self.owe(change.operation, subject.inode, Duty::DiskSizeLast)
+            && subject.disk_size.covers(range)
+        {
+            let what = (Observed::DiskSizeFirst, Act::Convert, range);
+            self.size_disorder((task, locks), change, what, event);
         }
-        let broken = Broken {
-            kind: Kind::SizeOrder,
-            observed: Observed::DiskSizeFirst,
-            class: LockClass::IRwsem,
-            act: Act::Convert,
-        };
-        let danger = Danger {
-            from: Nanos(event.head.time),
-            range,
-        };
-        self.breach(task, locks, change, broken, danger, event);
     }
 
     /// A write has returned: if it began beyond EOF, nobody else may have moved EOF meanwhile.

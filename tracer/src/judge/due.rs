@@ -289,14 +289,10 @@ impl Engine {
         let (Some(request), Some(subject)) = (change.request, change.subject(event.inode)) else {
             return;
         };
-        let file = self.files.get(subject.inode);
-        let owed = file
-            .filesystem
-            .is_some_and(|on| change.operation.duties().owe(on, Duty::DiskSize));
         let over_eof = request.start <= event.size && request.end >= event.size;
-        if !owed
+        if !self.owe(change.operation, subject.inode, Duty::DiskSize)
             || !over_eof
-            || file.meta.dax
+            || self.files.get(subject.inode).meta.dax
             || !self.sight.disk_size
             || subject
                 .disk_size
@@ -304,17 +300,8 @@ impl Engine {
         {
             return;
         }
-        let broken = Broken {
-            kind: Kind::SizeOrder,
-            observed: Observed::DiskSizeBehind,
-            class: LockClass::IRwsem,
-            act: Act::Drop,
-        };
-        let danger = Danger {
-            from: Nanos(event.head.time),
-            range: range.below(event.size),
-        };
-        self.breach(task, locks, change, broken, danger, event);
+        let what = (Observed::DiskSizeBehind, Act::Drop, range.below(event.size));
+        self.size_disorder((task, locks), change, what, event);
     }
 
     /// Data goes beyond EOF: a crash meanwhile must find the file on the list of orphans.
@@ -333,23 +320,40 @@ impl Engine {
         let Some(subject) = change.subject(event.inode) else {
             return;
         };
-        let owed = self
-            .files
-            .get(subject.inode)
-            .filesystem
-            .is_some_and(|on| change.operation.duties().owe(on, Duty::Orphan));
-        if !owed || beyond.is_empty() || subject.orphan || !self.sight.orphans {
+        if !self.owe(change.operation, subject.inode, Duty::Orphan)
+            || beyond.is_empty()
+            || subject.orphan
+            || !self.sight.orphans
+        {
             return;
         }
+        let what = (Observed::NotOrphaned, Act::Data, beyond);
+        self.size_disorder((task, locks), change, what, event);
+    }
+
+    /// Whether an operation owes this to a file of its filesystem.
+    pub(super) fn owe(&self, operation: Operation, inode: InodeIndex, duty: Duty) -> bool {
+        let filesystem = self.files.get(inode).filesystem;
+        filesystem.is_some_and(|on| operation.duties().owe(on, duty))
+    }
+
+    /// A size, or what undoes a write beyond it, came too early or too late.
+    pub(super) fn size_disorder(
+        &mut self,
+        (task, locks): (TaskId, &LockSet),
+        change: &mut ChangeScope,
+        (observed, act, range): (Observed, Act, ByteRange),
+        event: &Event,
+    ) {
         let broken = Broken {
             kind: Kind::SizeOrder,
-            observed: Observed::NotOrphaned,
+            observed,
             class: LockClass::IRwsem,
-            act: Act::Data,
+            act,
         };
         let danger = Danger {
             from: Nanos(event.head.time),
-            range: beyond,
+            range,
         };
         self.breach(task, locks, change, broken, danger, event);
     }
