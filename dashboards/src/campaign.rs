@@ -706,6 +706,7 @@ impl Workload {
         ];
         let mut command = CommandJob::new(name, &argv);
         command.timeout_seconds = self.extent.patience().as_secs();
+        command.standing = true;
         command
     }
 
@@ -719,6 +720,7 @@ impl Workload {
             .collect();
         let mut command = CommandJob::new(&confirming(name), &argv);
         command.timeout_seconds = self.extent.patience().as_secs() * u64::from(tries);
+        command.standing = true;
         command
     }
 }

@@ -74,6 +74,9 @@ pub enum Command {
     Merge(Merge),
     /// Print recorder, decoder and analysis figures of this machine
     Bench(Bench),
+    /// Make the recordings that stdin asks for, a line of JSON each, with hooks that stay in place
+    #[command(hide = true)]
+    Orders,
     /// Print the completions of a shell
     Completions(Completions),
     /// Write man pages

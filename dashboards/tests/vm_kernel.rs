@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use dashboards::campaign::{Extent, Trial};
+use dashboards::campaign::{Extent, Judged, Trial, run_all};
 use tracer::{
     analyze::analyze,
     judge::{Verdict, rules::Kind},
@@ -19,7 +19,7 @@ use tracer::{
 };
 use workloads::lab::{CommandJob, RoundSpec, Vm, VmSpec};
 
-use vm_site::{BINARY, SERIES, alone, on_site, run_broken};
+use vm_site::{BINARY, SERIES, alone, broken, on_site};
 
 /// Enough of them for a million events: each opens a window, into which hundreds of events fall.
 const OPERATIONS: u64 = 3000;
@@ -115,7 +115,16 @@ fn finds_what_is_broken_and_nothing_else() {
     let _alone = alone();
     let directory = tempfile::tempdir().unwrap();
     let extent = Extent::Time(Duration::from_secs(5));
-    let outcomes = run_broken(&BROKEN, extent, directory.path());
+    let mut trials = broken(&BROKEN, extent);
+    // Recorded with the hooks that are in place for the first.
+    let mut second = trials[0].workloads[0].clone();
+    second.scenario = "mkwrite-vs-punch".to_owned();
+    trials[0].workloads.push(second);
+    let outcomes = on_site(directory.path(), |site, say| run_all(trials, site, say)).unwrap();
+    let said = |judged: &Judged| fs::read_to_string(judged.trace.with_extension("stderr")).unwrap();
+    let attached = |judged: &Judged| said(judged).contains("attaching hooks");
+    let attached: Vec<bool> = outcomes[0].judged.iter().map(attached).collect();
+    assert_eq!(attached, [true, false]);
     for outcome in &outcomes {
         let name = &outcome.trial.name;
         for judged in &outcome.judged {
@@ -129,23 +138,28 @@ fn finds_what_is_broken_and_nothing_else() {
                 .all(|finding| matches!(finding.kind, Kind::Corruption | Kind::StaleTranslation)),
             "{name}: {unexpected:?}"
         );
-        let [finding] = expected[..] else {
-            panic!("{name}: {} findings; {}", expected.len(), outcome.told())
-        };
+        let told = outcome.told();
         assert_eq!(
-            finding.expected.class,
-            outcome.trial.mutation.as_ref().unwrap().expect.lock
+            expected.len(),
+            outcome.trial.workloads.len(),
+            "{name}: {told}"
         );
-        assert_eq!(finding.stacks.len(), 2, "{name}: {:?}", finding.stacks);
-        for stack in &finding.stacks {
-            let has = |word: &str| stack.frames.iter().any(|frame| frame.contains(word));
-            assert!(has("[xfs]") || has("[ext4]"), "{name}: {stack:?}");
-            assert!(
-                has("entry_SYSCALL") || has("asm_exc_page_fault"),
-                "{name}: {stack:?}"
+        for finding in expected {
+            assert_eq!(
+                finding.expected.class,
+                outcome.trial.mutation.as_ref().unwrap().expect.lock
             );
+            assert_eq!(finding.stacks.len(), 2, "{name}: {:?}", finding.stacks);
+            for stack in &finding.stacks {
+                let has = |word: &str| stack.frames.iter().any(|frame| frame.contains(word));
+                assert!(has("[xfs]") || has("[ext4]"), "{name}: {stack:?}");
+                assert!(
+                    has("entry_SYSCALL") || has("asm_exc_page_fault"),
+                    "{name}: {stack:?}"
+                );
+            }
+            assert!(!finding.path.is_empty() && finding.range.length > 0);
         }
-        assert!(!finding.path.is_empty() && finding.range.length > 0);
     }
 }
 

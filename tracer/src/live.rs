@@ -62,7 +62,7 @@ impl Live {
     /// Attaches to `mounts`.
     ///
     /// # Errors
-    /// As of [`record::record`].
+    /// As of [`record::Attachment::record`].
     pub fn attach(mounts: &[Mount], limits: Limits, extent: Extent) -> Result<Self, RecordError> {
         let mut plan = record::resolve_plan(mounts, extent, None)?;
         plan.prefer(Prefer::Trampolines);

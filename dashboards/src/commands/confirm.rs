@@ -4,15 +4,11 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use tracer::{
     analyze::analyze,
     attach::Limits,
@@ -23,7 +19,7 @@ use tracer::{
     },
     mounts,
     plan::{Delay, Extent, Prefer},
-    record::{Options, record},
+    record::{Attachment, Options},
     trace::{Mount, Trace},
 };
 
@@ -37,6 +33,16 @@ const FIRST: Duration = Duration::from_micros(500);
 
 /// Repeats a trace's run with tasks held up, until its predictions have been seen.
 pub fn run(arguments: &Confirm) -> Result<ExitCode> {
+    let stop = super::stopped_by_signals()?;
+    Ok(ExitCode::from(all(arguments, &mut None, &stop)?))
+}
+
+/// Confirms, with hooks that are in place if they fit. Returns the exit status.
+pub(super) fn all(
+    arguments: &Confirm,
+    attachment: &mut Option<Attachment>,
+    stop: &AtomicBool,
+) -> Result<u8> {
     let trace = Trace::open(&arguments.trace)?;
     let report = analyze(&trace);
     let wanted = wanted(&report, arguments)?;
@@ -68,20 +74,17 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
         .map(|mount| mounts::containing(Path::new(&mount.path)))
         .collect::<Result<Vec<_>, _>>()
         .context("the trace's filesystems must be mounted where they were")?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
-    }
     let scratch = tempfile::tempdir().context("cannot make a directory for the tries' traces")?;
     let output = arguments
         .output
         .clone()
         .unwrap_or_else(|| scratch.path().join("try.flt"));
-    let tries = Tries {
+    let mut tries = Tries {
         arguments,
         command,
         mounts,
         output,
+        attachment,
         stop,
     };
     let mut outcomes = Vec::new();
@@ -96,13 +99,13 @@ pub fn run(arguments: &Confirm) -> Result<ExitCode> {
 }
 
 /// Prints what came of all, for programs, and makes the status.
-fn conclude(format: Format, outcomes: Vec<Confirmation>) -> Result<ExitCode> {
+fn conclude(format: Format, outcomes: Vec<Confirmation>) -> Result<u8> {
     let all = outcomes.iter().all(Confirmation::seen);
     if format == Format::Json {
         let told = Confirmations::new(outcomes);
         say!("{}", serde_json::to_string_pretty(&told)?)?;
     }
-    Ok(ExitCode::from(u8::from(!all)))
+    Ok(u8::from(!all))
 }
 
 /// The findings to confirm, with their numbers in the report.
@@ -138,12 +141,13 @@ struct Tries<'a> {
     command: Vec<OsString>,
     mounts: Vec<Mount>,
     output: PathBuf,
-    stop: Arc<AtomicBool>,
+    attachment: &'a mut Option<Attachment>,
+    stop: &'a AtomicBool,
 }
 
 impl Tries<'_> {
     /// Tries until the finding is more than predicted.
-    fn confirm(&self, number: usize, finding: &Finding) -> Result<Confirmation> {
+    fn confirm(&mut self, number: usize, finding: &Finding) -> Result<Confirmation> {
         let mut outcome = Confirmation::untried(number, finding);
         let places = pauses_for(finding);
         if places.is_empty() {
@@ -184,7 +188,7 @@ impl Tries<'_> {
         Ok(outcome)
     }
 
-    fn once(&self, delay: Delay) -> Result<Report> {
+    fn once(&mut self, delay: Delay) -> Result<Report> {
         let options = Options {
             output: self.output.clone(),
             mounts: self.mounts.clone(),
@@ -196,7 +200,7 @@ impl Tries<'_> {
             delay: Some(delay),
             limits: Limits::default(),
         };
-        record(&options, &self.stop, &mut |_| {})?;
+        Attachment::record(self.attachment, &options, self.stop, &mut |_| {})?;
         let trace = Trace::open(&self.output)?;
         Ok(analyze(&trace))
     }

@@ -10,6 +10,7 @@ mod doctor;
 mod export;
 mod infer;
 mod lockdep;
+mod orders;
 mod pages;
 mod record;
 mod report;
@@ -21,9 +22,13 @@ mod vm;
 mod watch;
 mod work;
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use tracer::judge::Verdict;
 
 use crate::cli::{Cli, Command};
@@ -53,7 +58,17 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Merge(arguments) => ci::merge(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Orders => orders::run(),
     }
+}
+
+/// True once SIGINT or SIGTERM has come.
+fn stopped_by_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
+    }
+    Ok(stop)
 }
 
 /// 0 clean, 1 findings, 2 inconclusive.

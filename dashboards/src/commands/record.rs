@@ -1,24 +1,33 @@
 //! `faultline record`
 
-use std::{
-    process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{process::ExitCode, sync::atomic::AtomicBool};
 
-use anyhow::{Context as _, Result, bail};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use anyhow::{Result, bail};
 use tracer::{
     attach::Limits,
     mounts,
     plan::{Extent, Prefer},
-    record::{Options, record},
+    record::{Attachment, Options},
     trace::Mount,
 };
 
 use crate::{cli::Record, output, progress};
 
+/// Exit status of a command that failed, or of a recording that did not come to its end.
+const FAILED: u8 = 2;
+
 /// Records until the command ends, the time is up, or SIGINT or SIGTERM arrives.
 pub fn run(arguments: &Record) -> Result<ExitCode> {
+    let stop = super::stopped_by_signals()?;
+    Ok(ExitCode::from(once(arguments, &mut None, &stop)?))
+}
+
+/// One recording, with hooks that are in place if they fit. Returns the exit status.
+pub(super) fn once(
+    arguments: &Record,
+    attachment: &mut Option<Attachment>,
+    stop: &AtomicBool,
+) -> Result<u8> {
     if !arguments.ring.is_power_of_two() || !(1..=1024).contains(&arguments.ring) {
         bail!(
             "--ring {} does not fit: give a power of two from 1 to 1024 (MiB)",
@@ -45,12 +54,10 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
             ring_bytes: arguments.ring << 20,
         },
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
-    }
     let mut display = progress::recording(options.command.is_empty());
-    let summary = record(&options, &stop, &mut |progress| display(progress))?;
+    let summary = Attachment::record(attachment, &options, stop, &mut |progress| {
+        display(progress);
+    })?;
     let made_up = match summary.made_up {
         0 => String::new(),
         hits => format!(" ({hits} more skipped by the kernel and made up for)"),
@@ -64,26 +71,24 @@ pub fn run(arguments: &Record) -> Result<ExitCode> {
         summary.bytes as f64 / summary.events.max(1) as f64,
         options.output.display(),
     );
-    if !summary.stuck {
-        output::hint(&format!(
-            "`faultline analyze {}` judges it",
-            options.output.display()
-        ));
-    }
     if summary.stuck {
         note!(
             "the command is stuck in the kernel and cannot be killed; faultline analyze {} \
              says in what",
             options.output.display()
         );
-        return Ok(ExitCode::from(2));
+        return Ok(FAILED);
     }
+    output::hint(&format!(
+        "`faultline analyze {}` judges it",
+        options.output.display()
+    ));
     match summary.status {
         Some(status) if !status.success() => {
             note!("the command ended with {status}");
-            Ok(ExitCode::from(2))
+            Ok(FAILED)
         }
-        _ => Ok(ExitCode::SUCCESS),
+        _ => Ok(0),
     }
 }
 

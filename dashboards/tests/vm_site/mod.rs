@@ -36,12 +36,17 @@ pub fn on_site<T>(
     act(site, &mut say)
 }
 
-/// Runs broken modules, in as few boots as they take.
-pub fn run_broken(names: &[&str], extent: Extent, directory: &Path) -> Vec<TrialOutcome> {
-    let trials = names
+/// Broken modules, each with the workload that meets the bug.
+pub fn broken(names: &[&str], extent: Extent) -> Vec<Trial> {
+    names
         .iter()
         .map(|name| Trial::broken(mutations::find(name).unwrap(), extent))
-        .collect();
+        .collect()
+}
+
+/// Runs broken modules, in as few boots as they take.
+pub fn run_broken(names: &[&str], extent: Extent, directory: &Path) -> Vec<TrialOutcome> {
+    let trials = broken(names, extent);
     let outcomes = on_site(directory, |site, say| run_all(trials, site, say)).unwrap();
     assert_eq!(outcomes.len(), names.len());
     outcomes

@@ -17,6 +17,8 @@ use crate::hooks::Side;
 // include/uapi/linux/bpf.h: enum bpf_cmd
 const MAP_CREATE: libc::c_int = 0;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
+const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const PROG_LOAD: libc::c_int = 5;
 const BTF_GET_FD_BY_ID: libc::c_int = 19;
 const BTF_GET_NEXT_ID: libc::c_int = 23;
@@ -132,6 +134,44 @@ fn update(map: &OwnedFd, key: u32, value: u64) -> io::Result<()> {
     params.key = (&raw const key).addr() as u64;
     params.__bindgen_anon_1.value = value;
     call(MAP_UPDATE_ELEM, &mut update).map(|_| ())
+}
+
+/// Removes every element of a hash or stack map whose keys are of `key_size` bytes.
+pub fn clear(map: BorrowedFd<'_>, key_size: usize) -> io::Result<()> {
+    let mut key = next_key(map, None, key_size)?;
+    while let Some(current) = key {
+        // Asked for first: after a key that is gone, the kernel begins with the first one again.
+        key = next_key(map, Some(&current), key_size)?;
+        let mut delete = attr();
+        let params = unsafe { &mut delete.__bindgen_anon_2 };
+        params.map_fd = map.as_raw_fd() as u32;
+        params.key = current.as_ptr().addr() as u64;
+        match call(MAP_DELETE_ELEM, &mut delete) {
+            // A map of those used last drops some of itself.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The key after `key`, or the first one.
+fn next_key(
+    map: BorrowedFd<'_>,
+    key: Option<&[u8]>,
+    key_size: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut found = vec![0_u8; key_size];
+    let mut next = attr();
+    let params = unsafe { &mut next.__bindgen_anon_2 };
+    params.map_fd = map.as_raw_fd() as u32;
+    params.key = key.map_or(0, |key| key.as_ptr().addr() as u64);
+    params.__bindgen_anon_1.next_key = found.as_mut_ptr().addr() as u64;
+    match call(MAP_GET_NEXT_KEY, &mut next) {
+        Ok(_) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Loads a program; on refusal the error carries the end of the verifier's log.

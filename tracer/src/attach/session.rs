@@ -160,6 +160,15 @@ impl Program {
     }
 }
 
+type WatchList = HashMap<MapData, u32, [u8; size_of::<Watched>()]>;
+
+/// A map in which the programs remember what they saw.
+struct Remembered {
+    what: &'static str,
+    map: OwnedFd,
+    key_size: usize,
+}
+
 /// Attached programs and their maps; dropping it detaches everything.
 pub struct Session {
     attached: Vec<Attached>,
@@ -169,8 +178,10 @@ pub struct Session {
     lost: PerCpuArray<MapData, u64>,
     relieved: PerCpuArray<MapData, [u64; 2]>,
     epoll: Epoll,
-    // Programs hold references; the descriptors are kept for symmetry with the rest.
-    _maps: Vec<MapData>,
+    watched: WatchList,
+    memory: Vec<Remembered>,
+    // Programs hold references; the descriptor is kept for symmetry with the rest.
+    _strangers: MapData,
     _outer: OwnedFd,
     run_counts: Option<OwnedFd>,
 }
@@ -235,19 +246,25 @@ impl Session {
             ("PAUSE", pause.fd().as_fd().as_raw_fd()),
         ];
 
-        let mut watch: HashMap<MapData, u32, [u8; size_of::<Watched>()]> =
-            HashMap::try_from(Map::HashMap(watched)).map_err(setup("watch list"))?;
-        for mount in mounts {
-            if let Some((_, bounds)) = plan
-                .bounds
-                .iter()
-                .find(|(kind, _)| *kind == mount.filesystem)
-            {
-                watch
-                    .insert(mount.device.0, watched_bytes(bounds), 0)
-                    .map_err(setup("watch list"))?;
-            }
-        }
+        let memory = [
+            ("tasks", &tasks, size_of::<u32>()),
+            ("files", &inodes, size_of::<u64>()),
+            ("states", &seen, size_of::<u64>()),
+            ("stacks", &stacks, size_of::<u32>()),
+        ]
+        .into_iter()
+        .map(|(what, map, key_size)| {
+            let map = map.fd().as_fd().try_clone_to_owned();
+            map.map(|map| Remembered {
+                what,
+                map,
+                key_size,
+            })
+        })
+        .collect::<Result<_, _>>()
+        .map_err(setup("maps"))?;
+        let mut watched = HashMap::try_from(Map::HashMap(watched)).map_err(setup("watch list"))?;
+        watch(&mut watched, plan, mounts)?;
 
         let mut module_btf = BTreeMap::new();
         let mut attached = Vec::new();
@@ -353,7 +370,9 @@ impl Session {
             relieved: PerCpuArray::try_from(Map::PerCpuArray(relieved))
                 .map_err(setup("relief counters"))?,
             epoll,
-            _maps: vec![strangers, tasks, inodes, seen],
+            watched,
+            memory,
+            _strangers: strangers,
             _outer: outer,
             run_counts: None,
         };
@@ -364,6 +383,25 @@ impl Session {
             (hook.before, hook.made_up_before) = (before, made_up_before);
         }
         Ok(session)
+    }
+
+    /// Begins anew with `mounts`: what was seen of tasks and files is forgotten, as is what nobody drained. Nothing
+    /// that was watched may be in use.
+    pub fn renew(&mut self, plan: &Plan, mounts: &[Mounted]) -> Result<(), AttachError> {
+        let devices: Vec<u32> = self.watched.keys().filter_map(Result::ok).collect();
+        for device in devices {
+            self.watched.remove(&device).map_err(setup("watch list"))?;
+        }
+        while self.drain(|_, _| ()) > 0 {}
+        for Remembered {
+            what,
+            map,
+            key_size,
+        } in &self.memory
+        {
+            bpf::clear(map.as_fd(), *key_size).map_err(setup(what))?;
+        }
+        watch(&mut self.watched, plan, mounts)
     }
 
     /// Every row but stand-ins that were not called for, and how it was attached.
@@ -532,6 +570,20 @@ impl Session {
         }
         health
     }
+}
+
+fn watch(list: &mut WatchList, plan: &Plan, mounts: &[Mounted]) -> Result<(), AttachError> {
+    for mount in mounts {
+        let bounds = plan
+            .bounds
+            .iter()
+            .find(|(kind, _)| *kind == mount.filesystem);
+        if let Some((_, bounds)) = bounds {
+            list.insert(mount.device.0, watched_bytes(bounds), 0)
+                .map_err(setup("watch list"))?;
+        }
+    }
+    Ok(())
 }
 
 fn target_name(target: crate::hooks::Target) -> &'static str {

@@ -1,6 +1,7 @@
 //! What the host asks of a guest, and what the guest answers; both as JSON.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -153,7 +154,31 @@ pub struct CommandJob {
     /// Whether its output also goes to the serial console.
     #[serde(default)]
     pub console: bool,
+    /// Whether it is for the standing recorder, whose hooks stay in place from one to the next.
+    #[serde(default)]
+    pub standing: bool,
 }
+
+/// What is asked of the standing recorder, a line of JSON each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// A whole command line, `faultline record …` or `faultline confirm …`.
+    pub argv: Vec<String>,
+    /// Where standard output goes.
+    pub stdout: PathBuf,
+    /// Where standard error goes.
+    pub stderr: PathBuf,
+}
+
+/// What the standing recorder answers, a line of JSON each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What would have been the command's exit status.
+    pub status: u8,
+}
+
+/// Command line of the standing recorder.
+pub const STANDING_RECORDER: [&str; 2] = ["/usr/bin/faultline", "orders"];
 
 impl CommandJob {
     /// A command with no environment of its own, killed after a minute.
@@ -164,6 +189,7 @@ impl CommandJob {
             env: BTreeMap::new(),
             timeout_seconds: 60,
             console: false,
+            standing: false,
         }
     }
 }
@@ -339,7 +365,7 @@ mod tests {
     fn env_and_console_may_be_left_out() {
         let text = r#"{"name":"a","argv":["true"],"timeout_seconds":5}"#;
         let command: CommandJob = serde_json::from_str(text).unwrap();
-        assert!(command.env.is_empty() && !command.console);
+        assert!(command.env.is_empty() && !command.console && !command.standing);
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub mod version;
 pub mod vm;
 
 pub use cache::Cache;
-pub use job::{CommandJob, CommandOutcome, FilesystemJob, FilesystemKind, Job, Outcome};
+pub use job::{
+    Answer, CommandJob, CommandOutcome, FilesystemJob, FilesystemKind, Job, Order, Outcome,
+};
 pub use kernel::{Kernel, KernelSeries, Origin};
 pub use mutations::Mutation;
 pub use progress::Progress;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -237,10 +237,12 @@ impl<'a> VmSpec<'a> {
             .partition(|module| self.kinds().iter().any(|kind| kind.module() == module.name));
         let modules = archive.modules(base);
         archive.modules(own);
+        let overrides = self.rounds.iter().flat_map(|round| &round.overrides);
+        let objects: BTreeSet<&Path> = overrides.map(|module| module.object.as_path()).collect();
         let rounds = self
             .rounds
             .iter()
-            .map(|round| round.place(&index, self.kernel, &mut archive))
+            .map(|round| round.place(&index, self.kernel, &objects, &mut archive))
             .collect::<Result<_>>()?;
         archive.job(&Job { modules, rounds })?;
         Ok(archive)
@@ -263,8 +265,14 @@ impl<'a> VmSpec<'a> {
 }
 
 impl RoundSpec {
-    /// Adds the round's own modules to the archive; returns what the guest is told.
-    fn place(&self, index: &ModuleIndex, kernel: &Kernel, archive: &mut Archive) -> Result<Round> {
+    /// Adds the round's own modules, which are among `objects`, to the archive; returns what the guest is told.
+    fn place(
+        &self,
+        index: &ModuleIndex,
+        kernel: &Kernel,
+        objects: &BTreeSet<&Path>,
+        archive: &mut Archive,
+    ) -> Result<Round> {
         let mut modules = Vec::new();
         for filesystem in &self.filesystems {
             let name = filesystem.kind.module();
@@ -277,7 +285,9 @@ impl RoundSpec {
                     kernel.release
                 ),
                 Some(module) => {
-                    let file = format!("{}/{name}.ko", self.name);
+                    // Rounds with the same one have it in common, and are not told apart by it.
+                    let number = objects.iter().position(|object| *object == module.object);
+                    let file = format!("{}/{name}.ko", number.unwrap_or(objects.len()));
                     let object = fs::read(&module.object).with_context(|| {
                         format!("cannot read the module {}", module.object.display())
                     })?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -17,6 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
+use super::recorder::{Made, Recorder};
 use crate::lab::job::{CommandJob, CommandOutcome, FilesystemJob};
 
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,8 +26,12 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// Background children may keep a pipe open.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// Runs a command of the job; every failure is part of the outcome.
-pub(super) fn run(job: &CommandJob, directory: &Path) -> CommandOutcome {
+/// Runs a command of the job, or has `recorder` make it if it is a recording; every failure is part of the outcome.
+pub(super) fn run(
+    job: &CommandJob,
+    directory: &Path,
+    recorder: &mut Option<Recorder>,
+) -> CommandOutcome {
     let started = Instant::now();
     let mut outcome = CommandOutcome {
         name: job.name.clone(),
@@ -36,12 +41,19 @@ pub(super) fn run(job: &CommandJob, directory: &Path) -> CommandOutcome {
         seconds: 0.0,
         error: None,
     };
-    match execute(job, directory) {
-        Ok(End::Exited(status)) => {
+    let end = if job.standing {
+        Recorder::run(recorder, job, directory)
+    } else {
+        // It may attach hooks of its own.
+        Recorder::dismiss(recorder).and_then(|()| execute(job, directory).map(Made::Ended))
+    };
+    match end {
+        Ok(Made::Answered(answer)) => outcome.status = Some(answer.status.into()),
+        Ok(Made::Ended(End::Exited(status))) => {
             outcome.status = status.code();
             outcome.signal = status.signal();
         }
-        Ok(End::Killed { status, waiting }) => {
+        Ok(Made::Ended(End::Killed { status, waiting })) => {
             outcome.timed_out = true;
             outcome.signal = status.and_then(|status| status.signal());
             outcome.error = Some(format!(
@@ -90,7 +102,7 @@ pub(super) fn mkfs(filesystem: &FilesystemJob, limit: Duration) -> Result<()> {
     }
 }
 
-enum End {
+pub(super) enum End {
     Exited(ExitStatus),
     Killed {
         /// `None` if it did not even die.
@@ -100,7 +112,8 @@ enum End {
     },
 }
 
-fn prepare(program: &str) -> Command {
+/// A program of the job, with the environment that programs get, in a process group of its own.
+pub(super) fn prepare(program: &str) -> Command {
     let mut command = Command::new(program);
     command
         .env("PATH", PATH)
@@ -114,11 +127,18 @@ fn prepare(program: &str) -> Command {
     command
 }
 
-fn execute(job: &CommandJob, directory: &Path) -> Result<End> {
-    let (program, arguments) = job.argv.split_first().context("the command is empty")?;
+/// # Errors
+/// The command's name cannot name files.
+pub(super) fn check_name(job: &CommandJob) -> Result<()> {
     if job.name.contains('/') || job.name.is_empty() {
         bail!("`{}` cannot name a file", job.name);
     }
+    Ok(())
+}
+
+fn execute(job: &CommandJob, directory: &Path) -> Result<End> {
+    let (program, arguments) = job.argv.split_first().context("the command is empty")?;
+    check_name(job)?;
     // Found here, since the lookup of Command uses the parent's PATH.
     let program = locate(program).with_context(|| format!("no program {program} in the guest"))?;
     let mut command = prepare(&program);
@@ -159,7 +179,7 @@ fn execute(job: &CommandJob, directory: &Path) -> Result<End> {
     end
 }
 
-fn spawn(command: &mut Command) -> Result<Child> {
+pub(super) fn spawn(command: &mut Command) -> Result<Child> {
     command
         .spawn()
         .with_context(|| format!("cannot run {}", command.get_program().display()))
@@ -192,6 +212,14 @@ fn wait(child: &mut Child, limit: Duration) -> Result<End> {
     if ends_within(child, limit)? {
         return Ok(End::Exited(child.wait()?));
     }
+    end_group(child)
+}
+
+/// Kills a command that took too long, with all that it started.
+///
+/// # Errors
+/// The kernel does not let it be waited for.
+pub(super) fn end_group(child: &mut Child) -> Result<End> {
     let waiting = stacks(child.id());
     // What blocks goes into the kernel log too, with every task of the machine.
     let _ = fs::write("/proc/sysrq-trigger", "w");
@@ -226,25 +254,57 @@ fn children() -> SigSet {
     set
 }
 
-/// Waits for the end of a process without reaping it. Orphans, whom pid 1 inherits, are
-/// reaped as they end: a daemon that waits for its grandchild to be gone would wait for ever.
-fn ends_within(child: &Child, limit: Duration) -> Result<bool> {
+/// Whether a process ends in time; it is not reaped.
+pub(super) fn ends_within(child: &Child, limit: Duration) -> Result<bool> {
+    Ok(first_of(child, None, limit)? == First::End)
+}
+
+/// What came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// The process is over.
+    End,
+    /// It said something.
+    Word,
+    /// The time was up.
+    Limit,
+}
+
+/// Waits for the end of a process without reaping it, or for what it says. Orphans, whom pid 1
+/// inherits, are reaped as they end: a daemon that waits for its grandchild to be gone would wait
+/// for ever.
+///
+/// # Errors
+/// The kernel does not let it be waited for.
+pub(super) fn first_of(
+    child: &Child,
+    words: Option<BorrowedFd<'_>>,
+    limit: Duration,
+) -> Result<First> {
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let ends = SignalFd::with_flags(&children(), flags).context("cannot watch the command")?;
     let deadline = Instant::now() + limit;
     loop {
         if reap_others(pid)? {
-            return Ok(true);
+            return Ok(First::End);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left < Duration::from_millis(1) {
-            return Ok(false);
+            return Ok(First::Limit);
         }
         let limit = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(ends.as_fd(), PollFlags::POLLIN)], limit) {
+        let watched = [Some(ends.as_fd()), words].into_iter().flatten();
+        let mut watched: Vec<PollFd> = watched
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        match poll(&mut watched, limit) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("cannot wait for the command"),
+        }
+        let said = |fd: &PollFd| fd.revents().is_some_and(|events| !events.is_empty());
+        if watched.get(1).is_some_and(said) {
+            return Ok(First::Word);
         }
         // One signal may stand for many ends; all are looked for above.
         while ends.read_signal().is_ok_and(|signal| signal.is_some()) {}
@@ -305,20 +365,43 @@ fn stacks(group: u32) -> String {
     text
 }
 
-/// Kills what the commands left running; it would keep the filesystems busy.
-pub(super) fn kill_everything() {
-    // From pid 1 this spares pid 1; it fails if there is nothing to kill.
-    if kill(Pid::from_raw(-1), Signal::SIGKILL).is_ok() {
-        // What does not die of it hangs in the kernel, and unmounting has a limit.
-        let deadline = Instant::now() + KILL_LIMIT;
-        while Instant::now() < deadline {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(2)),
-                Ok(_) => {}
-                Err(_) => return,
+/// Kills what the commands left running; it would keep the filesystems busy. The standing recorder, `spared`,
+/// stays.
+pub(super) fn kill_everything(spared: Option<u32>) {
+    let deadline = Instant::now() + KILL_LIMIT;
+    // What does not die of it hangs in the kernel, and unmounting has a limit.
+    while Instant::now() < deadline {
+        reap_orphans();
+        let mut left = false;
+        for process in processes() {
+            if process != std::process::id() && Some(process) != spared {
+                let pid = Pid::from_raw(process.cast_signed());
+                // It may be gone by now.
+                left |= kill(pid, Signal::SIGKILL).is_ok();
             }
         }
+        if !left {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Processes that run a program: not the kernel's own threads, nor what has ended.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let fields = stat.rsplit_once(") ").map_or("Z", |(_, fields)| fields);
+            if fields.starts_with(['Z', 'X']) {
+                return false;
+            }
+            // (proc_pid_stat(5)) field 9: flags; include/linux/sched.h: PF_KTHREAD.
+            let flags = fields.split(' ').nth(6).and_then(|word| word.parse().ok());
+            flags.is_some_and(|flags: u32| flags & 0x0020_0000 == 0)
+        })
 }
 
 /// Collects children whose parents are gone; pid 1 inherits them.

@@ -1,6 +1,7 @@
 //! What the guest does as process 1: everything up to power-off.
 
 mod command;
+mod recorder;
 mod superblock;
 mod system;
 
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use self::recorder::Recorder;
 use super::job::{
-    CONSOLE_PREFIX, DMESG_NAME, FilesystemJob, GuestStage, JOB_PATH, Job, MountOutcome,
+    CONSOLE_PREFIX, DMESG_NAME, FilesystemJob, GuestStage, JOB_PATH, Job, ModuleJob, MountOutcome,
     OUTCOME_NAME, Outcome, RESULT_DIR, Round, RoundOutcome, round_log,
 };
 
@@ -53,6 +55,9 @@ fn say(message: &str) {
 struct Guest {
     outcome: Outcome,
     shared: bool,
+    /// Those of the rounds that are loaded.
+    modules: Vec<ModuleJob>,
+    recorder: Option<Recorder>,
 }
 
 impl Guest {
@@ -89,7 +94,7 @@ impl Guest {
             system::wait_for(Path::new(device), DEVICE_LIMIT)?;
         }
         self.stage(GuestStage::Rounds);
-        for round in &job.rounds {
+        for (number, round) in job.rounds.iter().enumerate() {
             say(&format!("stage round {}", round.name));
             let validated = system::lock_validator();
             self.outcome.rounds.push(RoundOutcome {
@@ -98,7 +103,7 @@ impl Guest {
                 ..RoundOutcome::default()
             });
             let worked = self.round(round);
-            self.take_down(round, worked)?;
+            self.take_down(round, job.rounds.get(number + 1), worked)?;
             // It is silent from its first report to the next boot, which is for the host to give.
             if validated == Some(true) && system::lock_validator() == Some(false) {
                 break;
@@ -120,7 +125,10 @@ impl Guest {
         // A warning that a kernel prints once must be there for every round.
         let _ = fs::write("/sys/kernel/debug/clear_warn_once", "1");
         for module in &round.modules {
-            system::load_module(&module.file)?;
+            if !self.modules.contains(module) {
+                system::load_module(&module.file)?;
+                self.modules.push(module.clone());
+            }
         }
         for filesystem in &round.filesystems {
             self.mount(filesystem).with_context(|| {
@@ -138,7 +146,7 @@ impl Guest {
         for command in &round.commands {
             say(&format!("stage command {}", command.name));
             self.report();
-            let result = command::run(command, Path::new(RESULT_DIR));
+            let result = command::run(command, Path::new(RESULT_DIR), &mut self.recorder);
             self.outcome.commands.push(result);
             self.report();
         }
@@ -159,10 +167,11 @@ impl Guest {
         Ok(())
     }
 
-    /// Unmounts, removes the round's modules and writes its kernel log. A round that cannot be
-    /// taken down would spoil the next, so it ends the job; one that merely failed does not.
-    fn take_down(&mut self, round: &Round, worked: Result<()>) -> Result<()> {
-        command::kill_everything();
+    /// Unmounts, removes the round's modules unless the next one has the same, and writes its kernel
+    /// log. A round that cannot be taken down would spoil the next, so it ends the job; one that merely
+    /// failed does not.
+    fn take_down(&mut self, round: &Round, next: Option<&Round>, worked: Result<()>) -> Result<()> {
+        command::kill_everything(self.recorder.as_ref().map(Recorder::pid));
         let targets = self
             .current()
             .mounts
@@ -170,8 +179,12 @@ impl Guest {
             .map(|mount| mount.target.clone())
             .collect();
         let mut clear = system::unmount_within(targets, UNMOUNT_LIMIT);
-        for module in round.modules.iter().rev() {
-            clear = clear.and_then(|()| system::remove_module_within(&module.name, UNMOUNT_LIMIT));
+        if next.is_none_or(|next| next.modules != round.modules) {
+            clear = clear.and_then(|()| Recorder::dismiss(&mut self.recorder));
+            for module in std::mem::take(&mut self.modules).iter().rev() {
+                clear =
+                    clear.and_then(|()| system::remove_module_within(&module.name, UNMOUNT_LIMIT));
+            }
         }
         let log = system::take_kernel_log();
         if worked.is_err() || clear.is_err() || self.failed() {
