@@ -1340,3 +1340,20 @@ fn a_page_that_is_mapped_again_while_an_operation_sleeps_for_it() {
     assert_eq!(mapped(5, 2, false), [""; 0]);
     assert_eq!(mapped(4, 2, true), [""; 0]);
 }
+
+#[test]
+fn a_shared_page_that_is_mapped_through_another_file_while_an_operation_sleeps_for_it() {
+    let mapped = |block: u64| {
+        let mut recorder = Recorder::new();
+        recorder.run(1, punch_that_sleeps());
+        let mut through_b = fault(B, 9, Install::PteRead);
+        through_b[2] = install(B, Install::PteRead).a(block).stack(7);
+        recorder.run(2, through_b);
+        found(&recorder.finish())
+    };
+    assert_eq!(
+        mapped(frame(A, 4)),
+        ["wait-remapped observed fallocate/PUNCH_HOLE"]
+    );
+    assert_eq!(mapped(frame(B, 9)), [""; 0]);
+}

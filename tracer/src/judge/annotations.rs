@@ -90,7 +90,8 @@ const MAPPED_AGAIN: Annotation = Annotation {
                wait_page_idle then sleeps, invalidate_lock dropped, until it has no reference at all. A \
                fault that maps it again meanwhile keeps it from that after its pin is gone: the operation \
                sleeps on with i_rwsem held until somebody happens to unmap the page, and with it whoever \
-               wants i_rwsem. Seen on 7.3.4, without any tracing too.",
+               wants i_rwsem. On XFS a mapping of another file that shares the block does the same. \
+               Seen on 7.3.4, without any tracing too.",
 };
 
 /// Every known finding.

@@ -81,6 +81,8 @@ pub struct Engine {
     /// Of freeze protection; none if faults are left out on purpose.
     balances: Option<Balances>,
     pub(super) cpus: u32,
+    /// Pages that operations sleep for.
+    pub(super) awaited: Vec<Awaited>,
     /// Which page of which file mapped a frame last.
     pub(super) owners: Owners,
     /// What the plan's hooks can show.
@@ -116,6 +118,7 @@ impl Engine {
             doubts: Doubts::default(),
             balances: (header.left_out == 0).then(Balances::default),
             cpus: header.cpus,
+            awaited: Vec::new(),
             owners: Owners::default(),
             sight: Sight::new(header),
             mappings_used: 0,
@@ -175,9 +178,9 @@ impl Engine {
                     for subject in change.iter() {
                         let file = self.files.get_mut(subject.inode);
                         file.open.retain(|window| window.scope != change.id);
-                        file.awaited.retain(|page| page.scope != change.id);
                         file.end_operation(change.entry.changes());
                     }
+                    self.awaited.retain(|page| page.scope != change.id);
                 }
                 Scope::Fault(fault) => {
                     self.files.get_mut(fault.inode).end_fault();
@@ -633,11 +636,10 @@ impl Engine {
             && let (id, operation, entered) = (change.id, change.operation, change.entered)
             && let Some(subject) = change.subject_mut(event.inode)
         {
-            let awaited = &mut self.files.get_mut(subject.inode).awaited;
-            awaited.retain(|known| known.scope != id);
+            self.awaited.retain(|known| known.scope != id);
             if found {
                 let time = Nanos(event.head.time);
-                awaited.push(Awaited {
+                self.awaited.push(Awaited {
                     page: Frame(event.c),
                     scope: id,
                     operation,
@@ -976,9 +978,9 @@ impl Engine {
             self.close_window(change, subject, now);
             let changes = change.entry.changes();
             let file = self.files.get_mut(subject.inode);
-            file.awaited.retain(|page| page.scope != change.id);
             file.end_operation(changes);
         }
+        self.awaited.retain(|page| page.scope != change.id);
     }
 
     fn close_window(&mut self, change: &ChangeScope, subject: &Subject, now: Nanos) {

@@ -89,7 +89,8 @@ impl Engine {
         );
     }
 
-    /// A page is mapped that an operation found in use and sleeps for. The kernels where mapping it is use
+    /// A page is mapped that an operation found in use and sleeps for, in the same file or in another one that shares
+    /// the block. The kernels where mapping it is use
     /// name it by its `struct page` here too; earlier ones by its number.
     fn mapped_again(
         &mut self,
@@ -98,13 +99,12 @@ impl Engine {
         (pages, stack): (u64, Option<StackId>),
         event: &Event,
     ) {
-        let file = self.files.get_mut(fault.inode);
         let waits = |known: &Awaited| known.page == Frame(event.a) && known.actor.task != task;
-        let Some(at) = file.awaited.iter().position(waits) else {
+        let Some(at) = self.awaited.iter().position(waits) else {
             return;
         };
-        let awaited = file.awaited.swap_remove(at);
-        let Some(filesystem) = file.filesystem else {
+        let awaited = self.awaited.swap_remove(at);
+        let Some(filesystem) = self.files.get(fault.inode).filesystem else {
             return;
         };
         let key = Key {

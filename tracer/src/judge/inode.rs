@@ -80,8 +80,6 @@ pub struct File {
     pub map_use: MapUse,
     /// The operation that changed extents last.
     pub changed_by: Option<Operation>,
-    /// Pages that operations sleep for.
-    pub awaited: Vec<Awaited>,
     /// Latest fault whose stack is known.
     pub fault: Option<Sample>,
     /// Latest extent change whose stack is known.
@@ -104,7 +102,6 @@ impl File {
             translations: Translations::default(),
             map_use: MapUse::default(),
             changed_by: None,
-            awaited: Vec::new(),
             fault: None,
             change: None,
         }
