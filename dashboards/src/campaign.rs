@@ -771,6 +771,9 @@ impl TrialOutcome {
 /// The mkfs.xfs argument by which files may share extents.
 pub const SHARED: &str = "reflink=1";
 
+/// The mkfs.xfs argument by which ranges of files may be exchanged.
+pub const EXCHANGE: &str = "exchange=1";
+
 /// Whether a filesystem was made with a feature.
 pub fn made_with(mkfs: Option<&str>, feature: &str) -> bool {
     mkfs.is_some_and(|mkfs| mkfs.contains(feature))
@@ -788,9 +791,9 @@ pub fn runs_on(
         && match scenario.needs {
             Needs::Reflink | Needs::ReflinkPageCache => made_with(SHARED),
             // What else there is runs without that feature, which kernels have since 6.10 only.
-            Needs::Exchange => made_with("exchange=1"),
-            Needs::ExchangeMixed => made_with("exchange=1") && dax,
-            _ => !made_with("exchange=1"),
+            Needs::Exchange => made_with(EXCHANGE),
+            Needs::ExchangeMixed => made_with(EXCHANGE) && dax,
+            _ => !made_with(EXCHANGE),
         }
 }
 

@@ -1,10 +1,11 @@
 //! Which workloads on which filesystems: from a suite, `faultline.toml` or flags.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
+use tracer::judge::annotations::Version;
 use workloads::{
     lab::FilesystemKind,
     scenarios::{self, SCENARIOS},
@@ -16,9 +17,9 @@ use crate::campaign::{Extent, Workload, runs_on};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Suite {
-    /// The operations that regress most; a minute or two a filesystem
+    /// Every scenario, with DAX and through the page cache, two seconds each; two or three minutes a filesystem
     Smoke,
-    /// Every scenario, with DAX and through the page cache, with shared extents and without journal
+    /// The same for six seconds, and XFS without shared extents, ext4 without journal
     Full,
     /// The same, a minute each
     Soak,
@@ -27,24 +28,13 @@ pub enum Suite {
 impl Suite {
     fn time(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Smoke => 4,
+            Self::Smoke => 2,
             Self::Full => 6,
             Self::Soak => 60,
         })
     }
 }
 
-/// What the operations that regress most are tried with.
-const SMOKE: &[&str] = &[
-    "punch-vs-fault",
-    "truncate-vs-fault",
-    "zero-vs-fault",
-    "collapse-vs-fault",
-    "insert-vs-fault",
-    "setattr-error",
-];
-/// Those of them that only XFS has.
-const SMOKE_XFS: &[&str] = &["swap-vs-fault"];
 /// All that a filesystem can do, in one.
 const MIX: &str = "mix";
 
@@ -168,47 +158,57 @@ fn plays(scenario: &str) -> u32 {
 }
 
 fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
-    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    let smoke: Vec<String> = match filesystem {
-        FilesystemKind::Xfs => owned(&[SMOKE, SMOKE_XFS].concat()),
-        FilesystemKind::Ext4 => owned(SMOKE),
-    };
-    let all: Vec<String> = SCENARIOS
-        .iter()
-        .map(|scenario| scenario.name.to_owned())
-        .collect();
-    let variant = |dax, mkfs: Option<&str>, scenarios: &[String]| Variant {
+    let variant = |dax, mkfs: Option<&str>| Variant {
         filesystem,
         dax,
         mkfs: mkfs.map(str::to_owned),
-        scenarios: scenarios.to_vec(),
+        scenarios: SCENARIOS
+            .iter()
+            .map(|scenario| scenario.name.to_owned())
+            .collect(),
     };
-    let reflink = "-m reflink=1";
-    match (suite, filesystem) {
-        (Suite::Smoke, FilesystemKind::Xfs) => vec![
-            variant(true, None, &smoke),
-            variant(true, Some(reflink), &owned(&[MIX])),
-            variant(
-                false,
-                Some(reflink),
-                &owned(&["mkwrite-vs-punch", "reflink-vs-fault", MIX]),
-            ),
-        ],
-        (Suite::Smoke, FilesystemKind::Ext4) => vec![
-            variant(true, None, &owned(&[SMOKE, &[MIX]].concat())),
-            variant(false, None, &owned(&["mkwrite-vs-punch", MIX])),
-        ],
-        (Suite::Full | Suite::Soak, FilesystemKind::Xfs) => vec![
-            variant(true, None, &all),
-            variant(true, Some(reflink), &all),
-            variant(false, Some(reflink), &all),
-        ],
-        (Suite::Full | Suite::Soak, FilesystemKind::Ext4) => vec![
-            variant(true, None, &all),
-            variant(true, Some("-b 4096 -O ^has_journal"), &all),
-            variant(false, None, &all),
-        ],
+    let thorough = suite != Suite::Smoke;
+    match filesystem {
+        FilesystemKind::Xfs => {
+            let (shared, exchange) = (Some("-m reflink=1"), Some("-i exchange=1"));
+            let unshared = thorough.then(|| variant(true, None));
+            unshared
+                .into_iter()
+                .chain([
+                    variant(true, shared),
+                    variant(false, shared),
+                    variant(true, exchange),
+                    variant(false, exchange),
+                ])
+                .collect()
+        }
+        FilesystemKind::Ext4 => {
+            let no_journal = thorough.then(|| variant(true, Some("-b 4096 -O ^has_journal")));
+            [variant(true, None), variant(false, None)]
+                .into_iter()
+                .chain(no_journal)
+                .collect()
+        }
     }
+}
+
+/// Takes out what a kernel is too old for; returns the names of those scenarios.
+pub fn fit(workloads: &mut Vec<Workload>, kernel: Option<Version>) -> BTreeSet<String> {
+    let mut unfit = BTreeSet::new();
+    workloads.retain(|workload| {
+        let needed = scenarios::find(&workload.scenario)
+            .ok()
+            .and_then(|scenario| scenario.needs.since());
+        let fits = match (needed, kernel) {
+            (Some((major, minor)), Some(kernel)) => kernel >= Version(major, minor, 0),
+            _ => true,
+        };
+        if !fits {
+            unfit.insert(workload.scenario.clone());
+        }
+        fits
+    });
+    unfit
 }
 
 fn configured(suite: Suite, one: &FilesystemConfig) -> Result<Variant> {
@@ -316,12 +316,11 @@ mod tests {
                 .any(|one| one.scenario == "punch-vs-fault" && one.dax)
         );
         assert!(
-            !smoke
-                .iter()
-                .any(|one| one.filesystem == FilesystemKind::Ext4
-                    && one.scenario.starts_with("swap"))
+            !smoke.iter().any(
+                |one| one.filesystem == FilesystemKind::Ext4 && one.scenario == "swap-vs-fault"
+            )
         );
-        let names: std::collections::BTreeSet<String> = smoke.iter().map(Workload::name).collect();
+        let names: BTreeSet<String> = smoke.iter().map(Workload::name).collect();
         assert_eq!(names.len(), smoke.len(), "every cell has a name of its own");
         let only = ["punch-vs-fault".to_owned()];
         let one = workloads(Suite::Full, &Config::default(), &both[1..], &only, None).unwrap();
@@ -336,6 +335,36 @@ mod tests {
             )
             .is_err()
         );
+    }
+
+    #[test]
+    fn smoke_leaves_no_scenario_out_and_full_no_workload_of_smoke() {
+        let both = [FilesystemKind::Xfs, FilesystemKind::Ext4];
+        let of = |suite| workloads(suite, &Config::default(), &both, &[], None).unwrap();
+        let (smoke, full) = (of(Suite::Smoke), of(Suite::Full));
+        let played: BTreeSet<&str> = smoke.iter().map(|one| one.scenario.as_str()).collect();
+        let all: BTreeSet<&str> = SCENARIOS.iter().map(|one| one.name).collect();
+        assert_eq!(played, all);
+        let names = |of: &[Workload]| of.iter().map(Workload::name).collect::<BTreeSet<_>>();
+        assert!(names(&smoke).is_subset(&names(&full)));
+        assert!(smoke.len() < full.len());
+    }
+
+    #[test]
+    fn an_old_kernel_is_not_asked_for_what_came_later() {
+        let left = |kernel| {
+            let xfs = [FilesystemKind::Xfs];
+            let mut found = workloads(Suite::Smoke, &Config::default(), &xfs, &[], None).unwrap();
+            let unfit: Vec<String> = fit(&mut found, kernel).into_iter().collect();
+            let exchanges = found
+                .iter()
+                .filter(|one| one.scenario.starts_with("exchange"));
+            (unfit, exchanges.count())
+        };
+        let both = vec!["exchange-mixed".to_owned(), "exchange-vs-fault".to_owned()];
+        assert_eq!(left(Some(Version(6, 1, 192))), (both, 0));
+        assert_eq!(left(Some(Version(6, 12, 117))), (Vec::new(), 3));
+        assert_eq!(left(None), (Vec::new(), 3));
     }
 
     #[test]

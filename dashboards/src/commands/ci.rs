@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use tracer::judge::annotations::Version;
 use workloads::lab::{Accelerator, Cache, KernelSeries, host, qemu};
 
 use crate::{
@@ -138,6 +139,11 @@ fn on_this_machine(arguments: &Ci, config: &Config, suite: Suite) -> Result<()> 
         let mut fit: Vec<Workload> = of_suite
             .into_iter()
             .filter(|workload| workload.dax == dax)
+            // Only who made the filesystem knows whether it has these.
+            .filter(|workload| {
+                let named = arguments.scenario.contains(&workload.scenario);
+                named || !campaign::made_with(workload.mkfs.as_deref(), campaign::EXCHANGE)
+            })
             .map(|workload| Workload {
                 mkfs: None,
                 ..workload
@@ -238,6 +244,13 @@ impl Run<'_> {
             &arguments.scenario,
             arguments.time,
         )?;
+        let release = &prepared.kernel.release;
+        let unfit = matrix::fit(&mut workloads, Version::parse(release));
+        if !unfit.is_empty() {
+            let names: Vec<String> = unfit.into_iter().collect();
+            let names = names.join(", ");
+            said(line).keep(&format!("{} is too old for {names}: left out", release));
+        }
         if let Some(shard) = arguments.shard {
             workloads = shard.of(workloads);
         }

@@ -9,14 +9,15 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use tracer::judge::{Verdict, finding::Finding};
+use tracer::judge::{Verdict, annotations::Version, finding::Finding};
 use workloads::{
     lab::{Cache, FilesystemKind, Kernel, KernelSeries, Mutation, host, modules, mutations},
-    scenarios::{self, SCENARIOS},
+    scenarios,
 };
 
 use crate::{
-    campaign::{self, Complaint, Extent, Site, Trial, TrialOutcome, Trouble, Workload, own_binary},
+    campaign::{self, Complaint, Extent, Site, Trial, TrialOutcome, Trouble, own_binary},
+    ci::matrix::{self, Config, Suite},
     cli::{Selftest, TableFormat},
     progress::Line,
 };
@@ -127,7 +128,7 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         }
     }
     if chosen.stock {
-        trials.push(stock(arguments.fast, extent));
+        trials.push(stock(arguments.fast, &kernel, extent)?);
     }
     let site = Site {
         binary: &binary,
@@ -205,44 +206,24 @@ fn choose(arguments: &Selftest) -> Result<Chosen> {
     })
 }
 
-/// Every scenario on both filesystems, with DAX and through the page cache, with shared extents
-/// and without a journal; when in haste, one on both.
-fn stock(fast: bool, extent: Extent) -> Trial {
+/// All that `ci --suite full` runs; when in haste, one on both filesystems.
+fn stock(fast: bool, kernel: &Kernel, extent: Extent) -> Result<Trial> {
     if fast {
-        return Trial::stock(extent);
+        return Ok(Trial::stock(extent));
     }
-    let variants: [(FilesystemKind, bool, Option<&str>); 8] = [
-        (FilesystemKind::Xfs, true, None),
-        (FilesystemKind::Xfs, true, Some("-m reflink=1")),
-        (FilesystemKind::Xfs, false, Some("-m reflink=1")),
-        (FilesystemKind::Xfs, true, Some("-i exchange=1")),
-        (FilesystemKind::Xfs, false, Some("-i exchange=1")),
-        (FilesystemKind::Ext4, true, None),
-        (FilesystemKind::Ext4, true, Some("-b 4096 -O ^has_journal")),
-        (FilesystemKind::Ext4, false, None),
-    ];
-    let workloads = variants
-        .into_iter()
-        .flat_map(|(filesystem, dax, mkfs)| {
-            SCENARIOS
-                .iter()
-                .filter(move |scenario| campaign::runs_on(scenario, filesystem, dax, mkfs))
-                .map(move |scenario| Workload {
-                    filesystem,
-                    dax,
-                    mkfs: mkfs.map(str::to_owned),
-                    scenario: scenario.name.to_owned(),
-                    extent,
-                    seed: 1,
-                })
-        })
-        .collect();
-    Trial {
+    let both = [FilesystemKind::Xfs, FilesystemKind::Ext4];
+    let mut workloads = matrix::workloads(Suite::Full, &Config::default(), &both, &[], None)?;
+    // What else a run of this kernel is too old for is no row that could be missed.
+    matrix::fit(&mut workloads, Version::parse(&kernel.release));
+    for workload in &mut workloads {
+        workload.extent = extent;
+    }
+    Ok(Trial {
         name: STOCK.to_owned(),
         mutation: None,
         overrides: Vec::new(),
         workloads,
-    }
+    })
 }
 
 pub(super) fn told(finding: &Finding) -> String {

@@ -204,6 +204,12 @@ impl Needs {
         }
     }
 
+    /// The first kernel, major and minor, that has what it needs; none if every one has that Faultline knows.
+    pub fn since(self) -> Option<(u32, u32)> {
+        // fs/xfs/xfs_exchrange.c came with 6.10.
+        matches!(self, Self::Exchange | Self::ExchangeMixed).then_some((6, 10))
+    }
+
     fn hint(self) -> Option<&'static str> {
         match self {
             Self::Any | Self::DaxBest | Self::Reflink => None,
