@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     pub written: bool,
     /// The file gives its blocks to the boot loader inode and takes them back.
     pub swapped_with_boot: bool,
+    /// The kernel said that it took a page from a file that was still in use.
+    pub taken_in_use: bool,
 }
 
 /// A bug that unmodified kernels have.
@@ -33,7 +35,7 @@ pub struct Known {
 }
 
 /// Every known bug; all of them need DAX.
-const KNOWN: [Known; 4] = [
+const KNOWN: [Known; 6] = [
     Known {
         name: "ext4-zeroout-zero-page",
         filesystem: "ext4",
@@ -67,7 +69,22 @@ const KNOWN: [Known; 4] = [
         argument: "The same write, where folios of DAX count their owners: the fault in between associates the old block with the \
                    file a second time (fs/dax.c:dax_disassociate_entry warns), and later faults on it fail. Seen on 7.3.4.",
     },
+    TAKEN_IN_USE,
+    Known {
+        filesystem: "xfs",
+        ..TAKEN_IN_USE
+    },
 ];
+
+const TAKEN_IN_USE: Known = Known {
+    name: "dax-write-bus-error",
+    filesystem: "ext4",
+    wrong: Wrong::Bus,
+    when: |facts| facts.taken_in_use,
+    argument: "A write(2) into a hole allocates, then fs/dax.c:dax_iomap_iter drops what the page cache has there, under i_rwsem \
+               alone. A fault that comes in between with the new block loses its folio before it maps it \
+               (dax_disassociate_entry warns), and fails: SIGBUS where the file has data. Seen once on 7.3.4, on ext4.",
+};
 
 /// The known bug that explains wrong data.
 pub fn find(facts: &Facts<'_>) -> Option<&'static Known> {
@@ -93,6 +110,7 @@ mod tests {
             exchanged: false,
             written: true,
             swapped_with_boot: false,
+            taken_in_use: false,
         };
         assert_eq!(find(&zero).unwrap().name, "ext4-zeroout-zero-page");
         for other in [
@@ -128,5 +146,19 @@ mod tests {
             ..bus
         };
         assert!(find(&alone).is_none());
+        for filesystem in ["xfs", "ext4"] {
+            let warned = Facts {
+                filesystem,
+                taken_in_use: true,
+                ..alone
+            };
+            assert_eq!(find(&warned).unwrap().name, "dax-write-bus-error");
+            let lost = Facts {
+                wrong: Wrong::Lost,
+                stale_translation: false,
+                ..warned
+            };
+            assert!(find(&lost).is_none());
+        }
     }
 }

@@ -15,6 +15,7 @@ mod extents;
 mod faulter;
 mod flight;
 mod kernel;
+mod kernel_log;
 mod known;
 pub mod ledger;
 mod mapping;

@@ -14,6 +14,7 @@ use super::block::Content;
 use super::crew::Relay;
 use super::error::Error;
 use super::extents::Operation;
+use super::kernel_log;
 use super::known::{self, Facts};
 use super::ledger::{Family, Wrong};
 use super::marks::{self, Corruption, Inode};
@@ -345,6 +346,9 @@ impl Stage {
             exchanged: matches!(target.shape().family, Family::Exchanged(_)),
             written: target.ledger.last_body(page) != 0,
             swapped_with_boot: target.goes_to_boot(),
+            // Wrong data is rare, and so is a look into the log.
+            taken_in_use: what.wrong == Wrong::Bus
+                && kernel_log::mentions("dax_disassociate_entry"),
         });
         let mark = || {
             marks::corruption(&Corruption {
