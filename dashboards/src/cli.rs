@@ -495,6 +495,9 @@ pub struct Selftest {
     /// Repeat a workload whose findings are merely predicted, up to N times, and hold tasks up meanwhile
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
     pub confirm: Option<u32>,
+    /// Run this many guests at a time; default: as many as processors and memory bear
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
     /// Build the modules and stop there
     #[arg(long)]
     pub build: bool,

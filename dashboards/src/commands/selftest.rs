@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io::Write as _,
     process::ExitCode,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,8 +17,11 @@ use workloads::{
 };
 
 use crate::{
-    campaign::{self, Complaint, Extent, Site, Trial, TrialOutcome, Trouble, own_binary},
-    ci::matrix::{self, Config, Suite},
+    campaign::{self, Complaint, Extent, Site, Trial, TrialOutcome, Trouble, Workload, own_binary},
+    ci::{
+        machine,
+        matrix::{self, Config, Suite},
+    },
     cli::{Selftest, TableFormat},
     progress::Line,
 };
@@ -128,7 +132,7 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         }
     }
     if chosen.stock {
-        trials.push(stock(arguments.fast, &kernel, extent)?);
+        trials.extend(stock(arguments.fast, &kernel, extent)?);
     }
     let site = Site {
         binary: &binary,
@@ -137,8 +141,17 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         directory: &directory,
         confirm: arguments.confirm,
     };
-    let mut outcomes = campaign::run_all(trials, site, &mut say)?;
-    drop(line);
+    let jobs = match arguments.jobs {
+        Some(asked) => {
+            let (jobs, note) = machine::bounded(asked);
+            if let Some(note) = note {
+                line.say(&note, true);
+            }
+            jobs
+        }
+        None => machine::guests(1),
+    };
+    let mut outcomes = run_in(jobs, trials, site, line)?;
     outcomes.extend(unknown);
     let board = Scoreboard::new(&kernel, started.elapsed(), &outcomes);
     let text = match arguments.format {
@@ -151,6 +164,48 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         .write_all(text.as_bytes())
         .context("cannot print the scoreboard")?;
     Ok(ExitCode::from(u8::from(!board.perfect())))
+}
+
+/// Runs trials in so many guests at a time; outcomes are in the order of the trials.
+fn run_in(
+    jobs: usize,
+    trials: Vec<Trial>,
+    site: Site<'_>,
+    line: Line,
+) -> Result<Vec<TrialOutcome>> {
+    let line = Mutex::new(line);
+    let numbered: Vec<(usize, Trial)> = trials.into_iter().enumerate().collect();
+    let mut outcomes = std::thread::scope(|scope| {
+        let workers: Vec<_> = matrix::split(numbered, jobs)
+            .into_iter()
+            .map(|part| {
+                let line = &line;
+                scope.spawn(move || {
+                    let (numbers, trials): (Vec<usize>, Vec<Trial>) = part.into_iter().unzip();
+                    let mut say = |step| {
+                        line.lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .step(&step);
+                    };
+                    let outcomes = campaign::run_all(trials, site, &mut say)?;
+                    Ok(numbers.into_iter().zip(outcomes).collect::<Vec<_>>())
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect::<Result<Vec<_>>>()
+    })?
+    .into_iter()
+    .flatten()
+    .collect::<Vec<_>>();
+    outcomes.sort_by_key(|(number, _)| *number);
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
 /// Builds the broken modules and stops there.
@@ -207,23 +262,21 @@ fn choose(arguments: &Selftest) -> Result<Chosen> {
 }
 
 /// All that `ci --suite full` runs; when in haste, one on both filesystems.
-fn stock(fast: bool, kernel: &Kernel, extent: Extent) -> Result<Trial> {
+fn stock(fast: bool, kernel: &Kernel, extent: Extent) -> Result<Vec<Trial>> {
     if fast {
-        return Ok(Trial::stock(extent));
+        return Ok(vec![Trial::stock(extent)]);
     }
     let both = [FilesystemKind::Xfs, FilesystemKind::Ext4];
     let mut workloads = matrix::workloads(Suite::Full, &Config::default(), &both, &[], None)?;
     // What else a run of this kernel is too old for is no row that could be missed.
     matrix::fit(&mut workloads, Version::parse(&kernel.release));
-    for workload in &mut workloads {
-        workload.extent = extent;
-    }
-    Ok(Trial {
+    let trial = |workload| Trial {
         name: STOCK.to_owned(),
         mutation: None,
         overrides: Vec::new(),
-        workloads,
-    })
+        workloads: vec![Workload { extent, ..workload }],
+    };
+    Ok(workloads.into_iter().map(trial).collect())
 }
 
 pub(super) fn told(finding: &Finding) -> String {
