@@ -397,7 +397,11 @@ fn resolve(
             left_out: 0,
             turn: Turn::Only as u8,
             reserved: [0; 3],
-            guard: hook.guard,
+            guard: if hook.dirty {
+                types.marks_of_dirty_pages()
+            } else {
+                hook.guard
+            },
             without: hook.without,
             exactly: hook.exactly,
             delay: delay.map_or(0, |delay| delay.of(hook.effect)),
@@ -447,6 +451,7 @@ fn role(effect: Effect) -> Role {
         | Effect::DiskSize(_)
         | Effect::Orphan
         | Effect::Copies
+        | Effect::CopiesDropped
         | Effect::LookUp(_)
         | Effect::Switch(_)
         | Effect::UnderExclusion(_)

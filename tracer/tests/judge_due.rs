@@ -89,6 +89,31 @@ fn copies_that_wait_to_replace_blocks_are_given_up_before_a_shift() {
 }
 
 #[test]
+fn copies_are_not_given_up_under_dirty_pages() {
+    const UNSHARE: u64 = 0x40;
+    const MAX_FILEOFF: u64 = (1 << 54) - 1;
+    let unshare = |from: u64, to: u64| {
+        let steps = vec![
+            enter(Entry::Fallocate, A).a(OFFSET).b(LENGTH).c(UNSHARE),
+            acquire(A, IRwsem, Excl),
+            acquire(A, InvalidateLock, Excl),
+            copies_dropped(A, from, to),
+            release(A, InvalidateLock, Excl),
+            release(A, IRwsem, Excl),
+            leave(Entry::Fallocate, A),
+        ];
+        cached(A, steps)
+    };
+    assert_eq!(
+        unshare(0, MAX_FILEOFF),
+        ["missing-invalidate predicted fallocate/UNSHARE_RANGE"]
+    );
+    // Of a part of the file, the dirty pages may be others.
+    assert_eq!(unshare(0, 512), [""; 0]);
+    assert_eq!(unshare(16, MAX_FILEOFF), [""; 0]);
+}
+
+#[test]
 fn the_on_disk_size_of_pages_written_back_is_raised_last() {
     let worker = |steps: Vec<Step>| {
         let mut all = vec![enter(Entry::WrittenBack, A)];

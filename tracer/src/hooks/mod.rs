@@ -414,6 +414,8 @@ pub enum Effect {
     Orphan,
     /// So much is left of copies that wait to replace blocks: bytes of memory in `c`.
     Copies,
+    /// Copies that wait to replace blocks `a` to `b` are about to be given up, while pages are dirty or written back.
+    CopiesDropped,
     /// The mapping was taken again, directly inside the operation that began at this entry.
     LookUp(Entry),
     /// The point of the operation that began at this entry, due under the exclusion lock.
@@ -558,6 +560,8 @@ pub struct Hook {
     pub without: u64,
     /// If not 0, payload `c` must be this.
     pub exactly: u64,
+    /// Payload `c` is a mapping's `i_pages.xa_flags`, and must say that pages are dirty or being written back.
+    pub dirty: bool,
     /// When a return-side hit counts.
     pub success: Success,
     /// When a stack is taken.
@@ -584,6 +588,7 @@ impl Hook {
             guard: 0,
             without: 0,
             exactly: 0,
+            dirty: false,
             success: Success::Always,
             stacks: Stacks::Unguarded,
             needs: None,
@@ -632,6 +637,12 @@ impl Hook {
     /// When a return-side hit counts.
     pub const fn success(mut self, success: Success) -> Self {
         self.success = success;
+        self
+    }
+
+    /// Whether payload `c` must be flags of a mapping with dirty pages, or such as are being written back.
+    pub const fn dirty(mut self) -> Self {
+        self.dirty = true;
         self
     }
 

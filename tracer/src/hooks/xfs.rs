@@ -26,6 +26,11 @@ const COPIES: &[Step] = &[
     Step::Deref("xfs_inode", "i_cowfp"),
     Step::Read("xfs_ifork", "if_bytes"),
 ];
+/// Which marks pages of the file have.
+const MARKS: &[Step] = &[
+    Step::Into("xfs_inode", "i_vnode"),
+    Step::Read("inode", "i_data.i_pages.xa_flags"),
+];
 
 /// fs/xfs/libxfs/xfs_bmap.h: XFS_BMAPI_ATTRFORK | XFS_BMAPI_COWFORK; neither fork is visible to faults.
 const OTHER_FORKS: u64 = 1 << 2 | 1 << 8;
@@ -232,6 +237,16 @@ pub const TABLE: Filesystem = Filesystem {
             "xfs/copies-cancelled",
         )
         .inode(xfs_inode(0)),
+        // xfs_reflink_cancel_cow_blocks(ip, tpp, offset_fsb, end_fsb, cancel_real)
+        Hook::new(
+            entry("xfs_reflink_cancel_cow_blocks"),
+            Effect::CopiesDropped,
+            "xfs/copies-dropped",
+        )
+        .inode(xfs_inode(0))
+        .payload(Some(arg(2, &[])), Some(arg(3, &[])), Some(arg(0, MARKS)))
+        .dirty()
+        .stacks(Stacks::Always, None),
         remap_enter(Entry::Reflink, "xfs/reflink").without(DEDUP),
         Hook::new(
             exit("xfs_file_remap_range"),

@@ -126,6 +126,19 @@ pub const ANNOTATIONS: &[Annotation] = &[
         ..COW_MAPPING
     },
     Annotation {
+        kind: Kind::MissingInvalidate,
+        filesystem: FilesystemKind::Xfs,
+        operation: Some(Operation::UnshareRange),
+        class: LockClass::InvalidateLock,
+        target: Some("xfs_reflink_cancel_cow_blocks"),
+        how: Some(Observed::CopiesDropped),
+        from: Version(6, 0, 0),
+        before: Some(Version(6, 12, 0)),
+        argument: "fs/xfs/xfs_reflink.c:xfs_reflink_clear_inode_flag gives up all copies when an unshare \
+                   has left no block shared, after it has written back its own range only: other pages \
+                   of the file may be dirty and count on theirs. Fixed by commit 4390f019ad78 (6.12).",
+    },
+    Annotation {
         kind: Kind::LayoutUnbroken,
         filesystem: FilesystemKind::Xfs,
         operation: Some(Operation::SwapExtents),

@@ -21,6 +21,9 @@ use crate::{
     units::{ByteRange, HookId, Nanos},
 };
 
+/// In blocks: fs/xfs/libxfs/xfs_format.h, XFS_MAX_FILEOFF is 2^54 - 1.
+const BEYOND_ANY_FILE: u64 = 1 << 50;
+
 /// What a task is in the middle of, seen from one of its files.
 pub(super) struct Place {
     pub(super) doing: Doing,
@@ -153,6 +156,24 @@ impl Engine {
                 act: Act::Map,
             };
             self.broke(task, doing, broken, range, event);
+        }
+    }
+
+    /// All copies that wait to replace shared blocks are given up, though dirty pages need them: those go into the
+    /// shared blocks themselves (fs/xfs/xfs_reflink.h, xfs_can_free_cowblocks). Of a part of the file nothing can be
+    /// said: others of its pages may be the dirty ones.
+    pub(super) fn copies_dropped(&mut self, task: &mut Task, event: &Event) {
+        let all = event.a == 0 && event.b >= BEYOND_ANY_FILE;
+        if let Some(Place { doing, .. }) = self.place(task, event.inode)
+            && all
+        {
+            let broken = Broken {
+                kind: Kind::MissingInvalidate,
+                observed: Observed::CopiesDropped,
+                class: LockClass::InvalidateLock,
+                act: Act::Change,
+            };
+            self.broke(task, doing, broken, ByteRange::ALL, event);
         }
     }
 

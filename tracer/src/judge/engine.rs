@@ -265,6 +265,7 @@ impl Engine {
             Effect::DiskSize(span) => disk_size(task, span, event),
             Effect::Orphan => orphan(task, event.inode),
             Effect::Copies => copies(task, event),
+            Effect::CopiesDropped => self.copies_dropped(task, event),
             Effect::EntryLock(action) => self.entry_lock(task, action, event),
             Effect::Resource(class, action) => self.resource(task, class, action, event),
             Effect::LayoutWait => self.layout_wait(task, event),

@@ -370,6 +370,8 @@ pub enum Observed {
     EdgeKept,
     /// Copies wait to replace blocks of what has moved.
     CopiesKept,
+    /// Copies were given up that dirty pages needed.
+    CopiesDropped,
     /// The on-disk size may end before pages that were dropped.
     DiskSizeBehind,
     /// The on-disk size was raised first.
@@ -430,6 +432,7 @@ impl Observed {
             Self::NotLookedUp => "retaken; the extent not looked up again".to_owned(),
             Self::EdgeKept => "torn down, but not the block before".to_owned(),
             Self::CopiesKept => "copies that wait to replace blocks kept".to_owned(),
+            Self::CopiesDropped => "copies given up with pages dirty".to_owned(),
             Self::DiskSizeBehind => "on-disk size not brought up to it".to_owned(),
             Self::DiskSizeFirst => "on-disk size first".to_owned(),
             Self::NotOrphaned => "not on the list of orphans".to_owned(),
@@ -642,6 +645,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::DiskSize(_)
         | Effect::Orphan
         | Effect::Copies
+        | Effect::CopiesDropped
         | Effect::UserMemory
         | Effect::UnderExclusion(_)
         | Effect::Switch(_)

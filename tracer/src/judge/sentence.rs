@@ -194,6 +194,13 @@ impl Facts<'_> {
                 self.inode
             );
         }
+        if self.key.observed == Observed::CopiesDropped {
+            return format!(
+                "gave up the copies that were to replace shared blocks of inode {}, while pages that may need them \
+                 were dirty or being written back; such a page goes into a block that another file owns",
+                self.inode
+            );
+        }
         if self.key.observed == Observed::CopiesKept {
             return format!(
                 "{} and kept the copies that were to replace blocks there; they replace what has moved \

@@ -150,6 +150,34 @@ impl KernelTypes {
         Err(missing())
     }
 
+    /// The bits of `xa_flags` that say that a mapping has dirty pages, or pages that are being written back: the first
+    /// two above those of `gfp_t` (include/linux/xarray.h, XA_FLAGS_MARK; include/linux/fs.h, PAGECACHE_TAG_DIRTY and
+    /// _WRITEBACK).
+    pub fn marks_of_dirty_pages(&self) -> u64 {
+        // include/linux/gfp_types.h: an enumerator since 6.10, before that __GFP_BITS_SHIFT.
+        let shift = self.enumerator("___GFP_LAST_BIT").unwrap_or_else(|| {
+            let lockdep = self.field("lockdep_map", "key").is_ok();
+            27 + u32::from(lockdep)
+        });
+        0b11 << shift
+    }
+
+    /// A value of an enumeration of vmlinux, whatever the enumeration is called.
+    fn enumerator(&self, name: &str) -> Option<u32> {
+        let types = (1..).map_while(|id| self.vmlinux.resolve_type_by_id(id).ok());
+        let mut enumerations = types.filter_map(|found| match found {
+            Type::Enum(found) => Some(found),
+            _ => None,
+        });
+        enumerations.find_map(|found| {
+            let named = |member: &&btf_rs::EnumMember| {
+                let own = self.vmlinux.resolve_name(*member);
+                own.is_ok_and(|own| own == name)
+            };
+            Some(found.members.iter().find(named)?.val())
+        })
+    }
+
     fn structure(&self, name: &str) -> Result<(&Btf, btf_rs::Struct), TypesError> {
         for btf in std::iter::once(&self.vmlinux).chain(self.modules.values()) {
             for found in btf.resolve_types_by_name(name).unwrap_or_default() {

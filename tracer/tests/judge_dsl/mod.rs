@@ -212,6 +212,11 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ),
         ("xfs_flush_unmap_range", "xfs/copies-left", Effect::Copies),
         (
+            "xfs_reflink_cancel_cow_blocks",
+            "xfs/copies-dropped",
+            Effect::CopiesDropped,
+        ),
+        (
             "ext4_da_get_block_prep",
             "ext4/reserve-blocks",
             Enter(Entry::Reserve),
@@ -596,6 +601,14 @@ pub fn disk_size(inode: u64, offset: u64, length: u64) -> Step {
 /// `xfs_flush_unmap_range` has returned, with so many bytes of copies left.
 pub fn copies(inode: u64, left: u64) -> Step {
     Step::new(Effect::Copies, inode).c(left)
+}
+
+/// `xfs_reflink_cancel_cow_blocks` of blocks from here to there, while pages are dirty
+pub fn copies_dropped(inode: u64, from: u64, to: u64) -> Step {
+    Step::new(Effect::CopiesDropped, inode)
+        .a(from)
+        .b(to)
+        .stack(9)
 }
 
 /// `ext4_es_lookup_extent` inside `ext4_da_get_block_prep`

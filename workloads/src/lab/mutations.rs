@@ -108,6 +108,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-collapse-lock-cycled.patch"),
     include_str!("../../mutations/xfs-insert-lock-cycled.patch"),
     include_str!("../../mutations/xfs-insert-map-lock-cycled.patch"),
+    include_str!("../../mutations/xfs-unshare-copies-dropped.patch"),
     include_str!("../../mutations/xfs-write-map-outdated.patch"),
     include_str!("../../mutations/xfs-writeback-map-outdated.patch"),
     include_str!("../../mutations/ext4-dax-fault-no-handle.patch"),
