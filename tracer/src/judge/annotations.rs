@@ -308,6 +308,15 @@ pub const SPLATS: &[KnownSplat] = &[
         ..SHARED_ON_DAX
     },
     KnownSplat {
+        function: "insert_pfn",
+        caller: "__xfs_filemap_fault",
+        from: Version(6, 1, 0),
+        before: Some(Version(7, 3, 0)),
+        argument: "What follows from a write(2) to a shared block of a DAX file that a fault came between: the \
+                   mapping still shows the old block when the next write fault brings the new one \
+                   (mm/memory.c:insert_pfn, WARN_ON_ONCE). Seen once on 6.1.192, in reflink-vs-fault.",
+    },
+    KnownSplat {
         function: "dax_disassociate_entry",
         caller: "dax_iomap_rw",
         from: Version(7, 3, 0),
@@ -419,6 +428,10 @@ mod tests {
         assert!(known_splat(&text(""), kernel).is_none());
         let truncate = "\n    called by dax_delete_mapping_entry < xfs_setattr_size";
         assert!(known_splat(&text(truncate), kernel).is_none());
+        let stale = "WARNING: CPU: 1 PID: 577 at mm/memory.c:2166 insert_pfn+0x120/0x180\n    called by \
+                     __vm_insert_mixed < dax_fault_iter < __xfs_filemap_fault < xfs_filemap_pfn_mkwrite";
+        assert!(known_splat(stale, Version(6, 1, 192)).is_some());
+        assert!(known_splat(&stale.replace("xfs", "ext4"), Version(6, 1, 192)).is_none());
         // Two kernels complain alike, for reasons of their own.
         let fault =
             "WARNING: fs/dax.c:498 at dax_insert_entry+0x3c5/0x3d0\n    called by dax_fault_iter";

@@ -129,8 +129,8 @@ impl Writes {
         Ok(taken)
     }
 
-    /// Waits for all; an error is the first of any of them.
-    pub fn finish(&mut self) -> Result<(), Error> {
+    /// Waits for all; false if the kernel had no means to carry one of them out. An error is the first of any of them.
+    pub fn finish(&mut self) -> Result<bool, Error> {
         let mut failed = None;
         let reaped = self.engine.reap(&mut |_, result| {
             if result != PAGE as i64 {
@@ -140,7 +140,8 @@ impl Writes {
         self.in_flight = false;
         reaped.map_err(|source| Error::call("wait for asynchronous writes", source))?;
         match failed {
-            None => Ok(()),
+            None => Ok(true),
+            Some(result) if result == -i64::from(libc::EAGAIN) => Ok(false),
             Some(result) => {
                 let source = io::Error::from_raw_os_error(-result as i32);
                 Err(Error::call("asynchronous direct-write", source))

@@ -93,8 +93,7 @@ fn cast(setup: &mut Setup, carrier: Carrier) -> Result<Cast, Error> {
                 cut(run, &target, tail, tail.offset())?.then_some(tail)
             }
         };
-        writes.finish()?;
-        if !started {
+        if !writes.finish()? || !started {
             return Ok(());
         }
         // The two overlapped: inside the change's range either may have come last, but one of them
