@@ -180,7 +180,7 @@ mod tests {
                 }
                 let taken = writes.start(&file, &[8192, 0, 4096]).unwrap();
                 assert_eq!(taken, 3);
-                writes.finish().unwrap();
+                assert!(writes.finish().unwrap());
                 for (offset, fill) in [(8192, round), (0, round + 1), (4096, round + 2)] {
                     let mut seen = [0; 4096];
                     file.read_exact_at(&mut seen, offset).unwrap();
