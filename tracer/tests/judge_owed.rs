@@ -4,7 +4,7 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Effect, Entry, Install, LockAction, Mode},
+    hooks::{Effect, Entry, Install, LockAction, LockClass, Mode},
     judge::Report,
     trace::meta::{CorruptionMark, Mark, OperationMark},
     units::{Ino, Nanos, Tid},
@@ -111,12 +111,26 @@ fn what_is_due_under_the_exclusion_lock_in_any_operation() {
     assert_eq!(held(Some(Excl), short), [""; 0]);
     assert_eq!(held(Some(Shared), short), ["wrong-mode predicted write"]);
     assert_eq!(held(None, short), ["op-unprotected predicted write"]);
-    let journalled = (Entry::JournalMode, switch(A));
-    assert_eq!(held(Some(Excl), journalled), [""; 0]);
-    assert_eq!(
-        held(None, journalled),
-        ["op-unprotected predicted EXT4_JOURNAL_DATA_FL"]
-    );
+}
+
+#[test]
+fn a_file_becomes_a_journalled_one_with_faults_and_writeback_held_off() {
+    let switched = |locked: bool, held_off: bool| {
+        let writepages = |action| resource(LockClass::Writepages, action);
+        let mut steps = vec![enter(Entry::JournalMode, A).c(1), acquire(A, IRwsem, Excl)];
+        steps.extend(locked.then(|| acquire(A, InvalidateLock, Excl)));
+        steps.extend(held_off.then(|| writepages(LockAction::Acquire(Excl))));
+        steps.push(switch(A));
+        steps.extend(held_off.then(|| writepages(LockAction::Release(Excl))));
+        steps.extend(locked.then(|| release(A, InvalidateLock, Excl)));
+        steps.extend([release(A, IRwsem, Excl), leave(Entry::JournalMode, A)]);
+        judged_cached(steps)
+    };
+    let unprotected = "op-unprotected predicted EXT4_JOURNAL_DATA_FL";
+    assert_eq!(switched(true, true), [""; 0]);
+    assert_eq!(switched(true, false), [unprotected]);
+    assert_eq!(switched(false, true), [unprotected]);
+    assert_eq!(switched(false, false), [unprotected, unprotected]);
 }
 
 #[test]

@@ -210,6 +210,19 @@ pub const TABLE: Filesystem = Filesystem {
             "ext4/journal-mode-switch",
         )
         .stacks(Stacks::Always, Some(Mode::Excl)),
+        // ext4_writepages_down_write, inlined; writeback itself takes it shared without a call.
+        Hook::new(
+            Target::Function("percpu_down_write", Side::Return),
+            Effect::Resource(LockClass::Writepages, LockAction::Acquire(Mode::Excl)),
+            "ext4/writepages-lock",
+        )
+        .payload(Some(arg(0, &[])), None, None),
+        Hook::new(
+            Target::Function("percpu_up_write", Side::Entry),
+            Effect::Resource(LockClass::Writepages, LockAction::Release(Mode::Excl)),
+            "ext4/writepages-unlock",
+        )
+        .payload(Some(arg(0, &[])), None, None),
         // ext4_move_extents(o_filp, d_filp, orig_blk, donor_blk, len, moved_len)
         Hook::new(
             Target::Function("ext4_move_extents", Side::Entry),

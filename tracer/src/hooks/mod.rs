@@ -66,6 +66,8 @@ pub enum LockClass {
     FreezePagefault,
     /// A jbd2 handle: the running transaction cannot commit before it is stopped
     Handle,
+    /// `ext4_sb_info.s_writepages_rwsem`: no file of the filesystem is being written back
+    Writepages,
     /// An XFS transaction: log space is reserved until it is committed or cancelled
     Transaction,
     /// The lock bit of a DAX entry in `i_pages`
@@ -90,6 +92,7 @@ impl LockClass {
             Self::VmaLock => "vma_lock",
             Self::FreezePagefault => "sb_pagefault",
             Self::Handle => "jbd2_handle",
+            Self::Writepages => "s_writepages_rwsem",
             Self::Transaction => "xfs_trans",
             Self::DaxEntry => "dax_entry",
             Self::FolioLock => "folio_lock",
@@ -103,7 +106,7 @@ impl LockClass {
     }
 
     /// Every class, in the order of the enum.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::IRwsem,
         Self::InvalidateLock,
         Self::IMmapRwsem,
@@ -114,6 +117,7 @@ impl LockClass {
         Self::VmaLock,
         Self::FreezePagefault,
         Self::Handle,
+        Self::Writepages,
         Self::Transaction,
         Self::DaxEntry,
         Self::FolioLock,
@@ -418,7 +422,8 @@ pub enum Effect {
     CopiesDropped,
     /// The mapping was taken again, directly inside the operation that began at this entry.
     LookUp(Entry),
-    /// The point of the operation that began at this entry, due under the exclusion lock.
+    /// The point of the operation that began at this entry, due under the exclusion lock; and where that is seen,
+    /// with writeback of the filesystem held off.
     Switch(Entry),
     /// The inode goes: nobody has it open or mapped.
     Evict,

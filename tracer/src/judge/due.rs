@@ -173,7 +173,8 @@ impl Engine {
                 class: LockClass::InvalidateLock,
                 act: Act::Change,
             };
-            self.broke(task, doing, broken, ByteRange::ALL, event);
+            let range = ByteRange::ALL.below(event.size);
+            self.broke(task, doing, broken, range, event);
         }
     }
 
@@ -188,8 +189,34 @@ impl Engine {
         if let Some(Place { doing, .. }) = self.place(task, event.inode) {
             let block_bits = self.files.get(doing.inode).meta.block_bits;
             let range = span.bytes(event.a, event.b, block_bits);
+            let range = match span {
+                Span::Whole => range.below(event.size),
+                _ => range,
+            };
             let class = LockClass::InvalidateLock;
             self.due_under(class, task, doing, (act, range), event);
+        }
+    }
+
+    /// How data is written back changes: nobody may dirty pages meanwhile, nor write any back
+    /// (fs/ext4/inode.c:ext4_change_inode_journal_flag).
+    pub(super) fn switched(&mut self, task: &mut Task, event: &Event) {
+        self.due_under_exclusion(task, Span::Whole, Act::Change, event);
+        let class = LockClass::Writepages;
+        let others = &task.account.others;
+        let held = others.iter().any(|held| held.resource.class == class);
+        if self.sight.writeback_held_off
+            && !held
+            && let Some(Place { doing, .. }) = self.place(task, event.inode)
+        {
+            let broken = Broken {
+                kind: Kind::OpUnprotected,
+                observed: Observed::Unheld,
+                class,
+                act: Act::Change,
+            };
+            let range = ByteRange::ALL.below(event.size);
+            self.broke(task, doing, broken, range, event);
         }
     }
 

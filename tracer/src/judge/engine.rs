@@ -249,7 +249,7 @@ impl Engine {
             Effect::UnderExclusion(span) => {
                 self.due_under_exclusion(task, span, Act::TakeBack, event)
             }
-            Effect::Switch(_) => self.due_under_exclusion(task, Span::Whole, Act::Change, event),
+            Effect::Switch(_) => self.switched(task, event),
             Effect::UserMemory => self.may_fault(task, event),
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
             Effect::MapExtent => {

@@ -7,7 +7,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    hooks::{Effect, Entry, FILESYSTEMS, FilesystemKind, LockClass, Mode, Span},
+    hooks::{Effect, Entry, FILESYSTEMS, FilesystemKind, LockAction, LockClass, Mode, Span},
     judge::{
         due::subject_of,
         duties::Duty,
@@ -48,6 +48,7 @@ pub struct Sight {
     pub(super) looks: bool,
     pub(super) disk_size: bool,
     pub(super) orphans: bool,
+    pub(super) writeback_held_off: bool,
 }
 
 impl Sight {
@@ -66,6 +67,9 @@ impl Sight {
                 Effect::LookUp(Entry::Reserve) => sight.looks = true,
                 Effect::DiskSize(_) => sight.disk_size = true,
                 Effect::Orphan => sight.orphans = true,
+                Effect::Resource(LockClass::Writepages, LockAction::Acquire(_)) => {
+                    sight.writeback_held_off = true;
+                }
                 _ => {}
             }
         }

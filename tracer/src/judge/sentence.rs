@@ -168,6 +168,9 @@ impl Facts<'_> {
             LockClass::Ilock | LockClass::IDataSem => {
                 "a look-up may see the extent map half changed".to_owned()
             }
+            LockClass::Writepages => {
+                "writeback, which asks twice how to write it back, may be told both".to_owned()
+            }
             _ if self.act == Act::TakeBack => {
                 "a page fault may dirty pages that lose their blocks".to_owned()
             }

@@ -277,6 +277,10 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             plan.push((class.name(), class.name(), Effect::Resource(class, action)));
         }
     }
+    for action in [LockAction::Acquire(Excl), LockAction::Release(Excl)] {
+        let class = LockClass::Writepages;
+        plan.push((class.name(), class.name(), Effect::Resource(class, action)));
+    }
     for action in [
         EntryAction::Wait,
         EntryAction::Acquire,

@@ -61,6 +61,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/ext4-collapse-unlocked.patch"),
     include_str!("../../mutations/ext4-insert-unlocked.patch"),
     include_str!("../../mutations/ext4-journal-mode-unlocked.patch"),
+    include_str!("../../mutations/ext4-journal-mode-written-back.patch"),
     include_str!("../../mutations/ext4-punch-unlocked.patch"),
     include_str!("../../mutations/ext4-swap-boot-unlocked.patch"),
     include_str!("../../mutations/ext4-truncate-unlocked.patch"),
