@@ -170,7 +170,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Resolves the generic rows and those of `filesystems`.
+    /// Resolves the generic rows and those of `filesystems`; with `small_blocks`, those too that matter where a page
+    /// has several blocks.
     ///
     /// # Errors
     /// Only what no hook can do without: the layout of inodes. Anything less is kept in its row.
@@ -178,6 +179,7 @@ impl Plan {
         types: &KernelTypes,
         symbols: &Symbols,
         filesystems: &BTreeSet<FilesystemKind>,
+        small_blocks: bool,
         delay: Option<Delay>,
     ) -> Result<Self, TypesError> {
         let tables: Vec<&'static Filesystem> = FILESYSTEMS
@@ -189,6 +191,7 @@ impl Plan {
             .copied()
             .chain(delay.map(|delay| delay.at.hooks()))
             .flat_map(|rows| rows.iter().map(|hook| (None, hook)))
+            .filter(|(_, hook)| small_blocks || !hook.small_blocks)
             .chain(
                 tables
                     .iter()
@@ -456,6 +459,7 @@ fn role(effect: Effect) -> Role {
         | Effect::Switch(_)
         | Effect::UnderExclusion(_)
         | Effect::Evict
+        | Effect::Protect
         | Effect::Pause
         | Effect::Note => Role::Act,
     }
@@ -492,7 +496,7 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Lock(_) | Effect::EntryLock(_) | Effect::TaskExit => 0,
         // Its scope would be opened by what it stands in for.
         Effect::Note => SPEC_UNSCOPED,
-        Effect::Evict => SPEC_UNSCOPED | SPEC_KNOWN,
+        Effect::Evict | Effect::Protect => SPEC_UNSCOPED | SPEC_KNOWN,
         Effect::Zero | Effect::Invalidated | Effect::UserMemory => SPEC_OWN,
         Effect::LookUp(_) => SPEC_WITHIN,
         Effect::Switch(_) => SPEC_WITHIN | SPEC_OWN | SPEC_SIZE,

@@ -114,6 +114,52 @@ fn copies_are_not_given_up_under_dirty_pages() {
 }
 
 #[test]
+fn a_page_that_loses_some_of_its_blocks_is_write_protected() {
+    const BLOCK: u64 = 1024;
+    // The last block of page 4 to the first of page 6.
+    let (offset, length) = (5 * 4096 - BLOCK, 4096 + 2 * BLOCK);
+    let punched = |block_bits: u32, written: &[u64], protected: &[u64]| {
+        let mut recorder = Recorder::with(header());
+        let mut small = file(E, 900, EXT4, false, "f");
+        small.block_bits = block_bits;
+        recorder.judge().inode(&small);
+        for &page in written {
+            recorder.run(2, fault(E, page, Install::Mkwrite));
+        }
+        let mut steps = vec![
+            enter(Entry::Fallocate, E).a(offset).b(length).c(PUNCH),
+            acquire(E, IRwsem, Excl),
+            acquire(E, InvalidateLock, Excl),
+            scan(E, 0),
+            drain(E),
+            drop_range(E, offset, length),
+        ];
+        steps.extend(protected.iter().map(|&page| protect(E, page)));
+        steps.extend([
+            disk_size(E, offset, length),
+            acquire(E, Ilock, Excl),
+            change(E, offset, length).stack(9).cached().size(1 << 20),
+            release(E, Ilock, Excl),
+            release(E, InvalidateLock, Excl),
+            release(E, IRwsem, Excl),
+            leave(Entry::Fallocate, E),
+        ]);
+        recorder.run(1, steps);
+        found(&recorder.finish())
+    };
+    let kept = "missing-invalidate predicted fallocate/PUNCH_HOLE";
+    assert_eq!(punched(10, &[4], &[]), [kept]);
+    assert_eq!(punched(10, &[6], &[]), [kept]);
+    assert_eq!(punched(10, &[4, 6], &[6]), [kept]);
+    // Write-protected; unmapped as a whole; another page; never written to; pages of one block.
+    assert_eq!(punched(10, &[4, 6], &[4, 6]), [""; 0]);
+    assert_eq!(punched(10, &[5], &[]), [""; 0]);
+    assert_eq!(punched(10, &[3, 7], &[]), [""; 0]);
+    assert_eq!(punched(10, &[], &[]), [""; 0]);
+    assert_eq!(punched(12, &[4, 6], &[]), [""; 0]);
+}
+
+#[test]
 fn the_on_disk_size_of_pages_written_back_is_raised_last() {
     let worker = |steps: Vec<Step>| {
         let mut all = vec![enter(Entry::WrittenBack, A)];

@@ -187,6 +187,17 @@ pub const HOOKS: &[Hook] = &[
         "inode/evict",
     )
     .inode(arg(0, MAPPING)),
+    // mm/rmap.c; before a page is written back, or loses some of its blocks.
+    Hook::new(entry("folio_mkclean"), Effect::Protect, "page/protect")
+        .inode(arg(
+            0,
+            &[
+                Step::Deref("folio", "mapping"),
+                Step::Read("address_space", "host"),
+            ],
+        ))
+        .payload(Some(arg(0, &[Step::Read("folio", "index")])), None, None)
+        .small_blocks(),
     // What comes after it in the task comes after the wait.
     Hook::new(entry("inode_dio_wait"), Effect::DrainDirect, "dio/wait").inode(arg(0, &[])),
     // fs/dax.c:dax_iomap_rw(iocb, iter, ops)

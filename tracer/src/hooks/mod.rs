@@ -427,6 +427,8 @@ pub enum Effect {
     Switch(Entry),
     /// The inode goes: nobody has it open or mapped.
     Evict,
+    /// The folio at page offset `a` is write-protected in every mapping.
+    Protect,
     /// `dax_layout_busy_page_range` returned: no page of the span is pinned if `c` is 0. It also
     /// unmapped the span.
     LayoutScan(Span),
@@ -575,6 +577,8 @@ pub struct Hook {
     pub needs: Option<Mode>,
     /// Attached, and part of the plan, only if no row of this group could be attached.
     pub stands_in_for: Option<&'static str>,
+    /// Attached only where a filesystem's blocks are smaller than pages.
+    pub small_blocks: bool,
     /// A struct and its field, which tell the kernels apart whose function of this name takes other arguments.
     pub only_with: Option<(&'static str, &'static str)>,
 }
@@ -598,6 +602,7 @@ impl Hook {
             stacks: Stacks::Unguarded,
             needs: None,
             stands_in_for: None,
+            small_blocks: false,
             only_with: None,
         }
     }
@@ -661,6 +666,12 @@ impl Hook {
     /// The group whose absence calls for this row.
     pub const fn stands_in_for(mut self, group: &'static str) -> Self {
         self.stands_in_for = Some(group);
+        self
+    }
+
+    /// For what matters only where a page has several blocks.
+    pub const fn small_blocks(mut self) -> Self {
+        self.small_blocks = true;
         self
     }
 

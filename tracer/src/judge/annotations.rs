@@ -60,6 +60,20 @@ pub struct Annotation {
     pub argument: &'static str,
 }
 
+const WRITABLE_EDGE: Annotation = Annotation {
+    kind: Kind::MissingInvalidate,
+    filesystem: FilesystemKind::Ext4,
+    operation: None,
+    class: LockClass::InvalidateLock,
+    target: None,
+    how: Some(Observed::WritableKept),
+    from: Version(6, 0, 0),
+    before: Some(Version(6, 12, 0)),
+    argument: "fs/ext4/inode.c:ext4_punch_hole and extents.c:ext4_zero_range unmap whole pages only. Where a page \
+               has several blocks, one of which part goes stays writable in mappings: a store to it asks for no \
+               block again, and is lost. Fixed by commit 17207d0bb209 (6.14, stable kernels of 6.12).",
+};
+
 const COW_MAPPING: Annotation = Annotation {
     kind: Kind::StaleAfterRelock,
     filesystem: FilesystemKind::Xfs,
@@ -124,6 +138,12 @@ pub const ANNOTATIONS: &[Annotation] = &[
         from: Version(6, 13, 0),
         before: Some(Version(7, 2, 0)),
         ..COW_MAPPING
+    },
+    WRITABLE_EDGE,
+    Annotation {
+        from: Version(6, 13, 0),
+        before: Some(Version(6, 14, 0)),
+        ..WRITABLE_EDGE
     },
     Annotation {
         kind: Kind::MissingInvalidate,

@@ -14,7 +14,7 @@ use crate::{
         coverage::Coverage,
         due::{disk_size, orphan},
         facts::{Fact, Facts, OperationSeen, WindowSeen},
-        faults::meet,
+        faults::{PMD_PAGES, meet},
         finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
         hash::Map,
         inode::{Awaited, Files, InodeIndex, Sample},
@@ -33,7 +33,7 @@ use crate::{
         window::{Breach, Danger, Exposure, FindingIndex, ScopeId, Window},
     },
     trace::meta,
-    units::{ByteRange, HookId, Nanos, StackId},
+    units::{ByteRange, HookId, Nanos, PAGE_SHIFT, PageOffset, StackId},
 };
 
 /// Acts that could not be judged, by cause.
@@ -214,8 +214,9 @@ impl Engine {
         }
         match effect {
             Effect::Invalidate(span, how) => self.tear_down(span, how, event),
-            Effect::LayoutScan(span) => self.tear_down(span, Teardown::Unmap, event),
+            Effect::LayoutScan(span) => self.unmapped_for_scan(span, event),
             Effect::Evict => self.tear_down(Span::Whole, Teardown::Both, event),
+            Effect::Protect => self.protect(event),
             _ => {}
         }
         if let Some(why) = task.unknown {
@@ -272,6 +273,7 @@ impl Engine {
             Effect::Enter(_)
             | Effect::TaskExit
             | Effect::Evict
+            | Effect::Protect
             | Effect::Pause
             | Effect::PauseUnlocked
             | Effect::Note => {}
@@ -332,9 +334,29 @@ impl Engine {
         let Some(file) = known.map(|inode| self.files.get_mut(inode)) else {
             return;
         };
+        let range = span.bytes(event.a, event.b, file.meta.block_bits);
         if file.meta.dax && how.unmaps(true) {
-            let range = span.bytes(event.a, event.b, file.meta.block_bits);
             file.translations.tear_down(range);
+        }
+        if how.unmaps(file.meta.dax) {
+            file.protected(range);
+        }
+    }
+
+    /// A look for pins unmaps a DAX file, and does nothing to one of the page cache
+    /// (fs/dax.c:dax_layout_busy_page_range).
+    fn unmapped_for_scan(&mut self, span: Span, event: &Event) {
+        let known = self.files.at(event.inode, Nanos(event.head.time));
+        if known.is_some_and(|inode| self.files.get(inode).meta.dax) {
+            self.tear_down(span, Teardown::Unmap, event);
+        }
+    }
+
+    /// A folio is write-protected. How large it is is not said: no larger than a PMD.
+    fn protect(&mut self, event: &Event) {
+        if let Some(inode) = self.files.at(event.inode, Nanos(event.head.time)) {
+            let folio = ByteRange::new(PageOffset(event.a).byte(), PMD_PAGES << PAGE_SHIFT);
+            self.files.get_mut(inode).protected(folio);
         }
     }
 

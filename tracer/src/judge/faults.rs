@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Pages in a PMD; x86-64.
-const PMD_PAGES: u64 = 512;
+pub(super) const PMD_PAGES: u64 = 512;
 
 impl Engine {
     pub(super) fn install(&mut self, task: &mut Task, how: Install, event: &Event) {
@@ -55,6 +55,9 @@ impl Engine {
                 task: task.id,
                 stack,
             });
+        }
+        if how == Install::Mkwrite && self.sight.protects {
+            file.made_writable(fault.page);
         }
         // A page-cache page is kept from being truncated by its own lock and a second look at its
         // mapping (mm/filemap.c); only page_mkwrite relies on the exclusion lock.

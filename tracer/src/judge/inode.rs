@@ -1,6 +1,6 @@
 //! The files that a trace met, and what is going on in each.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
     hooks::{FilesystemKind, LockClass},
@@ -14,7 +14,7 @@ use crate::{
         window::{Installed, ScopeId, Window},
     },
     trace::meta,
-    units::{ByteRange, Device, InodeAddress, Nanos, StackId},
+    units::{ByteRange, Device, InodeAddress, Nanos, PAGE_SHIFT, StackId},
 };
 
 /// A file's number in this engine.
@@ -80,6 +80,8 @@ pub struct File {
     pub map_use: MapUse,
     /// The operation that changed extents last.
     pub changed_by: Option<Operation>,
+    /// Pages in the page cache that may be written to through a mapping; kept only where a page has several blocks.
+    writable: BTreeSet<u64>,
     /// Latest fault whose stack is known.
     pub fault: Option<Sample>,
     /// Latest extent change whose stack is known.
@@ -102,6 +104,7 @@ impl File {
             translations: Translations::default(),
             map_use: MapUse::default(),
             changed_by: None,
+            writable: BTreeSet::new(),
             fault: None,
             change: None,
         }
@@ -151,6 +154,31 @@ impl File {
     }
 
     /// A fault is over; without one, no window of the past matters any more.
+    /// `page_mkwrite` let a page become writable.
+    pub fn made_writable(&mut self, page: u64) {
+        if !self.meta.dax && self.meta.block_bits < PAGE_SHIFT {
+            self.writable.insert(page);
+        }
+    }
+
+    /// Pages of the range are unmapped, or write-protected, whole ones only.
+    pub fn protected(&mut self, range: ByteRange) {
+        if !self.writable.is_empty() {
+            let (from, to) = (
+                range.start.div_ceil(1 << PAGE_SHIFT),
+                range.end >> PAGE_SHIFT,
+            );
+            self.writable.retain(|page| !(from..to).contains(page));
+        }
+    }
+
+    /// Whether a page of which the range has a part only, at either end, may be written to through a mapping.
+    pub fn writable_at_edge(&self, range: ByteRange) -> bool {
+        [range.start, range.end].into_iter().any(|edge| {
+            edge & ((1 << PAGE_SHIFT) - 1) != 0 && self.writable.contains(&(edge >> PAGE_SHIFT))
+        })
+    }
+
     pub fn end_fault(&mut self) {
         self.faults = self.faults.saturating_sub(1);
         if self.faults == 0 {

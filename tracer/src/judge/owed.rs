@@ -49,6 +49,7 @@ pub struct Sight {
     pub(super) disk_size: bool,
     pub(super) orphans: bool,
     pub(super) writeback_held_off: bool,
+    pub(super) protects: bool,
 }
 
 impl Sight {
@@ -67,6 +68,7 @@ impl Sight {
                 Effect::LookUp(Entry::Reserve) => sight.looks = true,
                 Effect::DiskSize(_) => sight.disk_size = true,
                 Effect::Orphan => sight.orphans = true,
+                Effect::Protect => sight.protects = true,
                 Effect::Resource(LockClass::Writepages, LockAction::Acquire(_)) => {
                     sight.writeback_held_off = true;
                 }
@@ -168,6 +170,20 @@ impl Engine {
             && let Some(class) = extent_lock(filesystem)
         {
             broke(Kind::MissingInvalidate, Observed::CopiesKept, class);
+        }
+        let written = range.below(event.size);
+        if excluded
+            && self.sight.protects
+            && !self.lossy
+            && duties.teardown.on(false)
+            && !written.is_empty()
+            && self.files.get(inode).writable_at_edge(written)
+        {
+            broke(
+                Kind::MissingInvalidate,
+                Observed::WritableKept,
+                LockClass::InvalidateLock,
+            );
         }
         let edge = shifts && duties.owe(filesystem, Duty::Edge);
         let untorn = (excluded && duties.teardown.on(dax) && self.sight.drops && self.sight.unmaps)

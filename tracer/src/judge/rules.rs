@@ -366,6 +366,8 @@ pub enum Observed {
     Outdated,
     /// Looked up before this hold, and not again under it.
     NotLookedUp,
+    /// A page of which a part changes is not written to through its mapping without the filesystem being asked.
+    WritableKept,
     /// Torn down from where the change begins on, not from the block before it.
     EdgeKept,
     /// Copies wait to replace blocks of what has moved.
@@ -430,6 +432,7 @@ impl Observed {
             Self::NotReread => "retaken; the change not read".to_owned(),
             Self::Outdated => "free meanwhile; the mapping is older than the map".to_owned(),
             Self::NotLookedUp => "retaken; the extent not looked up again".to_owned(),
+            Self::WritableKept => "a page at the edge kept writable".to_owned(),
             Self::EdgeKept => "torn down, but not the block before".to_owned(),
             Self::CopiesKept => "copies that wait to replace blocks kept".to_owned(),
             Self::CopiesDropped => "copies given up with pages dirty".to_owned(),
@@ -636,6 +639,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::LayoutWait
         | Effect::TaskExit
         | Effect::Evict
+        | Effect::Protect
         | Effect::Invalidated
         | Effect::LookUp(_)
         | Effect::DirectTransfer

@@ -219,6 +219,13 @@ impl Facts<'_> {
                     self.did()
                 );
             }
+            Observed::WritableKept => {
+                return format!(
+                    "{} and kept a page at the edge writable, of which only some blocks went; a store to the others \
+                     asks nobody for the blocks that are gone",
+                    self.did()
+                );
+            }
             Observed::TornDownLater => {
                 "before it tore down their translations, pages and DAX entries"
             }

@@ -11,7 +11,7 @@ use super::{
     Options, Progress, RecordError, Summary, attach,
     command::{self, Ended},
     drain::Recording,
-    header, now, resolve_plan, watched,
+    header, now, resolve_plan, small_blocks, watched,
 };
 use crate::{
     attach::Session,
@@ -38,6 +38,7 @@ struct Terms {
     extent: Extent,
     delay: Option<Delay>,
     ring_bytes: u32,
+    small_blocks: bool,
 }
 
 impl Terms {
@@ -49,6 +50,7 @@ impl Terms {
             extent: options.extent,
             delay: options.delay,
             ring_bytes: options.limits.ring_bytes,
+            small_blocks: small_blocks(&options.mounts),
         }
     }
 }

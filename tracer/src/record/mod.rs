@@ -140,7 +140,7 @@ pub fn resolve_plan(
         .collect();
     let types = KernelTypes::load(&modules)?;
     let symbols = Symbols::load().map_err(RecordError::Symbols)?;
-    let mut plan = Plan::resolve(&types, &symbols, &kinds, delay)?;
+    let mut plan = Plan::resolve(&types, &symbols, &kinds, small_blocks(mounts), delay)?;
     plan.limit(extent);
     Ok(plan)
 }
@@ -159,6 +159,15 @@ pub fn attach(plan: &Plan, mounts: &[Mount], limits: Limits) -> Result<Session, 
         });
     }
     Ok(session)
+}
+
+/// Whether a page of some file has several blocks.
+fn small_blocks(mounts: &[Mount]) -> bool {
+    const PAGE: u64 = 4096;
+    mounts.iter().any(|mount| {
+        let found = nix::sys::statvfs::statvfs(mount.path.as_str());
+        found.is_ok_and(|found| found.block_size() < PAGE)
+    })
 }
 
 fn watched(mounts: &[Mount]) -> Vec<Mounted> {

@@ -211,6 +211,7 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             Effect::DiskSize(Span::Bytes),
         ),
         ("xfs_flush_unmap_range", "xfs/copies-left", Effect::Copies),
+        ("folio_mkclean", "page/protect", Effect::Protect),
         (
             "xfs_reflink_cancel_cow_blocks",
             "xfs/copies-dropped",
@@ -613,6 +614,11 @@ pub fn copies_dropped(inode: u64, from: u64, to: u64) -> Step {
         .a(from)
         .b(to)
         .stack(9)
+}
+
+/// `folio_mkclean`
+pub fn protect(inode: u64, page: u64) -> Step {
+    Step::new(Effect::Protect, inode).a(page)
 }
 
 /// `ext4_es_lookup_extent` inside `ext4_da_get_block_prep`

@@ -132,6 +132,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-setattr-leak.patch"),
     include_str!("../../mutations/ext4-dax-write-not-new.patch"),
     include_str!("../../mutations/ext4-insert-no-unmap.patch"),
+    include_str!("../../mutations/ext4-punch-edges-writable.patch"),
     include_str!("../../mutations/ext4-punch-unmap-after-free.patch"),
     include_str!("../../mutations/ext4-truncate-unmap-late.patch"),
     include_str!("../../mutations/ext4-zero-unmap-late.patch"),
