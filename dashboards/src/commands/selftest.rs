@@ -416,11 +416,22 @@ impl Scoreboard {
                 joined(&row.other)
             ));
         }
+        let clean = |row: &&StockRow| row.verdict == Verdict::Clean.name();
         if !self.stock.is_empty() {
+            text.push_str(&format!(
+                "\nThe stock kernel: {} workloads, {} events, {} lost; {} clean.\n",
+                self.stock.len(),
+                self.stock.iter().map(|row| row.events).sum::<u64>(),
+                self.stock.iter().map(|row| row.lost).sum::<u64>(),
+                self.stock.iter().filter(clean).count(),
+            ));
+        }
+        let mut others = self.stock.iter().filter(|row| !clean(row)).peekable();
+        if others.peek().is_some() {
             text.push_str("\n| stock kernel | verdict | events | lost | false alarms |\n");
             text.push_str("| --- | --- | --- | --- | --- |\n");
         }
-        for row in &self.stock {
+        for row in others {
             text.push_str(&format!(
                 "| {} | {} | {} | {} | {} |\n",
                 row.workload,
