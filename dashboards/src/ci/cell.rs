@@ -364,7 +364,7 @@ pub fn coverage<'a>(cells: impl Iterator<Item = &'a Cell>) -> u8 {
 }
 
 /// Reasons of a verdict that say nothing of a workload, as it does not do this by design.
-fn expected(workload: &Workload) -> Vec<&'static str> {
+pub fn expected(workload: &Workload) -> Vec<&'static str> {
     let Ok(scenario) = scenarios::find(&workload.scenario) else {
         return Vec::new();
     };
