@@ -9,7 +9,7 @@ use std::{
 use tracer_ebpf::Event;
 
 use crate::{
-    attach::{Health, Limits, Record, Session},
+    attach::{Health, Limits, LossWatch, Record, Session},
     kernel::symbols::Symbols,
     plan::{Extent, Prefer},
     record::{self, RecordError},
@@ -54,8 +54,7 @@ pub struct Live {
     waiting: Vec<(u32, Event)>,
     /// To be given out next.
     ready: VecDeque<(u32, Event)>,
-    health: Health,
-    checked: Nanos,
+    losses: LossWatch,
 }
 
 impl Live {
@@ -77,8 +76,7 @@ impl Live {
             stacks: HashSet::new(),
             waiting: Vec::new(),
             ready: VecDeque::new(),
-            health: Health::default(),
-            checked: header.started,
+            losses: LossWatch::new(Health::default(), header.started),
             header,
         })
     }
@@ -114,7 +112,7 @@ impl Live {
                 visit(Item::Event(cpu, &event));
             }
         }
-        if before.0.saturating_sub(self.checked.0) >= CHECK_EVERY {
+        if before.0.saturating_sub(self.losses.checked().0) >= CHECK_EVERY {
             self.check(before, &mut visit);
             let told = self.ready.front().map_or(old, |(_, event)| event.head.time);
             visit(Item::Now(Nanos(told)));
@@ -169,18 +167,8 @@ impl Live {
     }
 
     fn check(&mut self, to: Nanos, visit: &mut impl FnMut(Item<'_>)) {
-        let health = self.session.health();
-        let from = self.checked;
-        for (cpu, count, cause) in health.since(&self.health) {
-            visit(Item::Loss(Loss {
-                cpu,
-                from,
-                to,
-                count,
-                cause,
-            }));
+        for loss in self.losses.news(&mut self.session, || to) {
+            visit(Item::Loss(loss));
         }
-        self.health = health;
-        self.checked = to;
     }
 }

@@ -43,13 +43,18 @@ impl Means {
     }
 }
 
+/// As many as were asked for and have memory, with a note if that is less; else as many as have processors, too.
+pub fn guests_for(asked: Option<NonZeroUsize>, kernels: usize) -> (usize, Option<String>) {
+    asked.map_or_else(|| (guests(kernels), None), bounded)
+}
+
 /// As many as have processors and memory to themselves; one for each kernel, if memory allows.
-pub fn guests(kernels: usize) -> usize {
+fn guests(kernels: usize) -> usize {
     Means::of_this_machine().guests(kernels)
 }
 
 /// As many as were asked for, if they have memory, and else a note that they have not.
-pub fn bounded(asked: NonZeroUsize) -> (usize, Option<String>) {
+fn bounded(asked: NonZeroUsize) -> (usize, Option<String>) {
     let most = Means::of_this_machine().by_memory();
     if asked.get() <= most {
         return (asked.get(), None);

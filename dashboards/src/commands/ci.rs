@@ -84,16 +84,10 @@ fn in_vms(arguments: &Ci, config: &Config, suite: Suite, subject: &Subject) -> R
         benches.push(run.bench(Side::Baseline, baseline, Some(subject), &line)?);
     }
     benches.retain(|bench| !bench.workloads.is_empty());
-    let jobs = match arguments.jobs {
-        Some(asked) => {
-            let (jobs, note) = machine::bounded(asked);
-            if let Some(note) = note {
-                said(&line).say(&note, true);
-            }
-            jobs
-        }
-        None => machine::guests(benches.len()),
-    };
+    let (jobs, note) = machine::guests_for(arguments.jobs, benches.len());
+    if let Some(note) = note {
+        said(&line).say(&note, true);
+    }
     run.all(&benches, jobs, &line)
 }
 

@@ -33,6 +33,9 @@ use tracer::judge::Verdict;
 
 use crate::cli::{Cli, Command};
 
+/// Exit status of what failed, or did not come to its end.
+const FAILED: u8 = 2;
+
 /// Carries out a command line.
 pub fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {

@@ -15,11 +15,8 @@ use nix::unistd::{dup2_stderr, dup2_stdout};
 use tracer::record::Attachment;
 use workloads::lab::{Answer, Order};
 
-use super::{confirm, record};
+use super::{FAILED, confirm, record};
 use crate::cli::{Cli, Command};
-
-/// Exit status of a command that failed.
-const FAILED: u8 = 2;
 
 /// Carries out orders until stdin ends. What one prints goes where it says.
 pub fn run() -> Result<ExitCode> {

@@ -11,10 +11,8 @@ use tracer::{
     trace::Mount,
 };
 
+use super::FAILED;
 use crate::{cli::Record, output, progress};
-
-/// Exit status of a command that failed, or of a recording that did not come to its end.
-const FAILED: u8 = 2;
 
 /// Records until the command ends, the time is up, or SIGINT or SIGTERM arrives.
 pub fn run(arguments: &Record) -> Result<ExitCode> {

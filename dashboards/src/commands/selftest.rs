@@ -143,16 +143,10 @@ pub fn run(arguments: &Selftest) -> Result<ExitCode> {
         directory: &directory,
         confirm: arguments.confirm,
     };
-    let jobs = match arguments.jobs {
-        Some(asked) => {
-            let (jobs, note) = machine::bounded(asked);
-            if let Some(note) = note {
-                line.say(&note, true);
-            }
-            jobs
-        }
-        None => machine::guests(1),
-    };
+    let (jobs, note) = machine::guests_for(arguments.jobs, 1);
+    if let Some(note) = note {
+        line.say(&note, true);
+    }
     let mut outcomes = run_in(jobs, trials, site, line)?;
     outcomes.extend(unknown);
     let board = Scoreboard::new(&kernel, started.elapsed(), &outcomes);

@@ -7,4 +7,4 @@ mod bpf;
 mod object;
 mod session;
 
-pub use session::{AttachError, Health, Limits, Mounted, Record, Runs, Session};
+pub use session::{AttachError, Health, Limits, LossWatch, Mounted, Record, Runs, Session};

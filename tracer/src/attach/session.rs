@@ -24,8 +24,8 @@ use crate::{
     hooks::{Effect, FilesystemKind},
     kernel::preemption::Preemption,
     plan::{Candidate, Plan, Row},
-    trace::meta::{LossCause, PlannedHook},
-    units::{Device, HookId, StackId},
+    trace::meta::{Loss, LossCause, PlannedHook},
+    units::{Device, HookId, Nanos, StackId},
 };
 
 /// Times that a hook's balance is asked for before it is believed.
@@ -109,6 +109,46 @@ impl Health {
         lost.chain(missed)
             .filter(|&(_, count, _)| count > 0)
             .collect()
+    }
+}
+
+/// Losses of a session, told once each.
+#[derive(Debug)]
+pub struct LossWatch {
+    health: Health,
+    checked: Nanos,
+}
+
+impl LossWatch {
+    /// From `now` on; what was lost before, `health`, is not told.
+    pub fn new(health: Health, now: Nanos) -> Self {
+        Self {
+            health,
+            checked: now,
+        }
+    }
+
+    /// When it was last asked.
+    pub fn checked(&self) -> Nanos {
+        self.checked
+    }
+
+    /// What was lost since it was last asked, up to the moment that `clock` says once the session has been.
+    pub fn news(&mut self, session: &mut Session, clock: impl FnOnce() -> Nanos) -> Vec<Loss> {
+        let health = session.health();
+        let to = clock();
+        let from = std::mem::replace(&mut self.checked, to);
+        let news = health.since(&self.health).into_iter();
+        let news = news.map(|(cpu, count, cause)| Loss {
+            cpu,
+            from,
+            to,
+            count,
+            cause,
+        });
+        let losses = news.collect();
+        self.health = health;
+        losses
     }
 }
 

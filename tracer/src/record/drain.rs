@@ -15,12 +15,12 @@ use super::{
     identity, now,
 };
 use crate::{
-    attach::{Health, Record, Session},
+    attach::{Health, LossWatch, Record, Session},
     hang::HangWatch,
     kernel::symbols::Symbols,
     marks::Receiver,
-    trace::{Footer, Header, Loss, Mark, Stack, TraceError, WriteSummary, Writer},
-    units::{Nanos, StackId},
+    trace::{Footer, Header, Mark, Stack, TraceError, WriteSummary, Writer},
+    units::StackId,
 };
 
 /// A ring is looked at no less often than this.
@@ -35,8 +35,7 @@ pub(super) struct Recording<'a> {
     stacks: HashSet<i32>,
     batch: Vec<Event>,
     events: u64,
-    health: Health,
-    checked: Nanos,
+    losses: LossWatch,
     lost: u64,
     pub(super) marks: Option<Receiver>,
     said: Vec<Mark>,
@@ -58,8 +57,7 @@ impl<'a> Recording<'a> {
             stacks: HashSet::new(),
             batch: Vec::with_capacity(1 << 16),
             events: 0,
-            health,
-            checked: header.started,
+            losses: LossWatch::new(health, header.started),
             lost: 0,
             marks: None,
             said: Vec::new(),
@@ -220,20 +218,10 @@ impl<'a> Recording<'a> {
 
     /// Writes down what was lost since the last time.
     fn check(&mut self) {
-        let health = self.session.health();
-        let (from, to) = (self.checked, now());
-        for (cpu, count, cause) in health.since(&self.health) {
-            self.lost += count;
-            self.writer.loss(&Loss {
-                cpu,
-                from,
-                to,
-                count,
-                cause,
-            });
+        for loss in self.losses.news(self.session, now) {
+            self.lost += loss.count;
+            self.writer.loss(&loss);
         }
-        self.health = health;
-        self.checked = to;
     }
 }
 
