@@ -121,6 +121,8 @@ pub enum Trouble {
     Starved,
     /// The workload's own check failed: it read wrong data.
     WrongData,
+    /// Threads of the workload did not come back from the kernel.
+    Hung,
     /// The recorder or the workload failed.
     Command,
     /// There is no trace, or it cannot be read.
@@ -585,6 +587,11 @@ pub fn failure(name: &str, status: Option<i32>, out: &str, err: &str) -> Complai
             format!("the workload read wrong data: {}", seen.join("; ")),
         );
     }
+    if last.ends_with(WORKLOAD_HUNG) || last.contains(COMMAND_IS_STUCK) {
+        let said = err.lines().find(|line| line.contains("did not come back"));
+        let said = said.unwrap_or(last).trim_start_matches("faultline: ");
+        return Complaint::new(Trouble::Hung, format!("{name} hung: {said}"));
+    }
     let status = status.map_or("a signal".to_owned(), |status| format!("status {status}"));
     Complaint::new(
         Trouble::Command,
@@ -594,6 +601,10 @@ pub fn failure(name: &str, status: Option<i32>, out: &str, err: &str) -> Complai
 
 /// How the recorder tells that `faultline work` ended with its status for violations.
 const WORKLOAD_SAW_WRONG_DATA: &str = "exit status: 1";
+/// The same of its status for threads that did not come back.
+const WORKLOAD_HUNG: &str = "exit status: 3";
+/// How the recorder tells that even SIGKILL did not end the command.
+pub const COMMAND_IS_STUCK: &str = "the command is stuck in the kernel";
 
 impl Trial {
     /// A round for each workload; builds the broken module.
@@ -841,6 +852,22 @@ mod tests {
         assert_eq!(named("-m reflink=0,rmapbt=1"), "no-reflink-rmapbt");
         assert_eq!(named("-O ^has_journal"), "no-has-journal");
         assert_eq!(named("-b size=1024"), "size-1024");
+    }
+
+    #[test]
+    fn a_hang_is_told_from_a_failure() {
+        let of = |err: &str| failure("candidate.xfs-mix", Some(2), "", err);
+        let hung = of(
+            "faultline: 4 threads did not come back within 10 s\nfaultline: 9 events, 0 lost\n\
+             faultline: the command ended with exit status: 3\n",
+        );
+        assert_eq!(hung.trouble, Trouble::Hung);
+        assert!(hung.text.contains("4 threads did not come back"), "{hung}");
+        let stuck = format!("faultline: {COMMAND_IS_STUCK} and cannot be killed; more\n");
+        assert_eq!(of(&stuck).trouble, Trouble::Hung);
+        let failed =
+            of("faultline: no space left\nfaultline: the command ended with exit status: 2\n");
+        assert_eq!(failed.trouble, Trouble::Command);
     }
 
     #[test]

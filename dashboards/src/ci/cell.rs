@@ -12,6 +12,7 @@ use serde_json::Value;
 use tracer::judge::{
     NO_INSTALL, NO_WINDOW,
     annotations::{self, Version},
+    finding::Strength,
     report::Annotated,
 };
 use workloads::scenarios;
@@ -51,6 +52,8 @@ pub enum Status {
     Findings,
     /// Nothing wrong was seen, but not everything was seen.
     Inconclusive,
+    /// It hung on what is known to be wrong with its kernel and was seen in it; until then nothing else was wrong.
+    Hung,
     /// It could not be run or not to its end.
     Failed,
 }
@@ -62,6 +65,7 @@ impl Status {
             Self::Clean => "clean",
             Self::Findings => "findings",
             Self::Inconclusive => "inconclusive",
+            Self::Hung => "hung",
             Self::Failed => "failed",
         }
     }
@@ -234,7 +238,7 @@ impl Cell {
             cell.seconds = judged.guest_time.as_secs_f64();
             cell.trace = Some(judged.trace.clone());
         }
-        let mut failed = false;
+        let (mut failed, mut hung) = (false, false);
         for complaint in &outcome.trouble {
             let filesystem = workload.filesystem.module();
             match complaint.trouble {
@@ -255,23 +259,37 @@ impl Cell {
                     cell.findings
                         .push(Found::plain("corruption", filesystem, "", &complaint.text))
                 }
-                _ => {
-                    failed = true;
+                trouble => {
+                    hung |= trouble == Trouble::Hung;
+                    failed |= trouble != Trouble::Hung;
                     cell.reasons.push(complaint.text.clone());
                 }
             }
         }
-        if failed && let Some(judged) = judged {
-            cell.reasons
-                .extend(judged.report.annotated.iter().filter_map(why_it_hangs));
-        }
-        cell.status = match (cell.findings.is_empty(), failed, judged.is_some()) {
-            (false, ..) => Status::Findings,
+        let known: Vec<String> = judged.map_or(Vec::new(), |judged| {
+            judged
+                .report
+                .annotated
+                .iter()
+                .filter_map(why_it_hangs)
+                .collect()
+        });
+        failed |= judged.is_none() || hung && known.is_empty();
+        cell.status = if !cell.findings.is_empty() {
+            Status::Findings
+        } else if failed {
+            Status::Failed
+        } else if cell.reasons.len() > usize::from(hung) {
             // The verdict may be inconclusive, but for nothing that the workload is for.
-            (true, false, true) if cell.reasons.is_empty() => Status::Clean,
-            (true, false, true) => Status::Inconclusive,
-            (true, true, _) | (true, _, false) => Status::Failed,
+            Status::Inconclusive
+        } else if hung {
+            Status::Hung
+        } else {
+            Status::Clean
         };
+        if failed || hung {
+            cell.reasons.extend(known);
+        }
         cell
     }
 
@@ -319,7 +337,8 @@ impl Cell {
 /// What a known finding says of a run that did not come to its end: tasks may wait for good.
 fn why_it_hangs(known: &Annotated) -> Option<String> {
     let finding = &known.finding;
-    finding.kind.is_about_order().then(|| {
+    let came_true = finding.kind.is_about_order() && finding.strength != Strength::Predicted;
+    came_true.then(|| {
         format!(
             "known of this kernel and seen in this run: {} {} ({})",
             finding.kind.name(),

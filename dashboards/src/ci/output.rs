@@ -79,7 +79,7 @@ fn case(summary: &Summary, cell: &Cell) -> TestCase {
                 );
             status
         }
-        (None, Status::Clean | Status::Findings) => TestCaseStatus::success(),
+        (None, Status::Clean | Status::Hung | Status::Findings) => TestCaseStatus::success(),
         (None, Status::Inconclusive | Status::Failed) => {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
             status
@@ -254,6 +254,19 @@ pub fn markdown(summary: &Summary) -> String {
             cell.lost,
             news,
             cell.seconds
+        );
+    }
+    for cell in summary
+        .cells
+        .iter()
+        .filter(|cell| cell.status == Status::Hung)
+    {
+        let _ = writeln!(
+            text,
+            "\n{} {}: {}",
+            cell.side.name(),
+            cell.name,
+            cell.reasons.join("; ")
         );
     }
     let emulation =

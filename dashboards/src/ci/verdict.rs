@@ -213,6 +213,8 @@ pub(super) mod tests {
         assert!(
             matches!(summary.decision(), Decision::Unknown(reasons) if reasons[0].contains("hung"))
         );
+        let known = cell(Side::Candidate, "a", Status::Hung, Vec::new());
+        assert_eq!(Summary::new(vec![known], 0).decision().status(), 0);
         let clean = cell(Side::Candidate, "a", Status::Clean, Vec::new());
         assert_eq!(Summary::new(vec![clean.clone()], 0).decision().status(), 0);
         assert_eq!(Summary::new(vec![clean], 10).decision().status(), 2);

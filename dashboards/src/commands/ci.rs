@@ -383,7 +383,10 @@ fn row(cell: &Cell) -> String {
         .iter()
         .map(|found| format!("{} {} ({})", found.kind, found.operation, found.strength))
         .collect();
-    if matches!(cell.status, Status::Failed | Status::Inconclusive) {
+    if matches!(
+        cell.status,
+        Status::Failed | Status::Inconclusive | Status::Hung
+    ) {
         told.extend(
             cell.reasons
                 .iter()

@@ -12,7 +12,7 @@ use tracer::{
 };
 
 use super::FAILED;
-use crate::{cli::Record, output, progress};
+use crate::{campaign::COMMAND_IS_STUCK, cli::Record, output, progress};
 
 /// Records until the command ends, the time is up, or SIGINT or SIGTERM arrives.
 pub fn run(arguments: &Record) -> Result<ExitCode> {
@@ -71,8 +71,7 @@ pub(super) fn once(
     );
     if summary.stuck {
         note!(
-            "the command is stuck in the kernel and cannot be killed; faultline analyze {} \
-             says in what",
+            "{COMMAND_IS_STUCK} and cannot be killed; faultline analyze {} says in what",
             options.output.display()
         );
         return Ok(FAILED);

@@ -14,6 +14,9 @@ use crate::{
     progress::{self, Line},
 };
 
+/// Exit status of a run whose threads did not come back from the kernel.
+const HUNG: u8 = 3;
+
 /// Runs a scenario; 0 if its data was right, 1 if not.
 pub fn run(arguments: &Work) -> Result<ExitCode> {
     match (arguments.scenario.as_str(), &arguments.paths[..]) {
@@ -55,8 +58,15 @@ fn finish(
     from: Option<&Path>,
 ) -> Result<ExitCode> {
     let mut display = progress::working();
-    let summary = scenarios::run(scenario, options, &mut |progress| display(progress))?;
+    let ran = scenarios::run(scenario, options, &mut |progress| display(progress));
     drop(display);
+    let summary = match ran {
+        Err(hung @ scenarios::Error::Stuck { .. }) => {
+            note!("{hung}");
+            return Ok(ExitCode::from(HUNG));
+        }
+        ran => ran?,
+    };
     print(arguments, &summary)?;
     if let Some(log) = &summary.log {
         let path = arguments.log.clone().unwrap_or_else(|| {

@@ -347,6 +347,17 @@ pub const SPLATS: &[KnownSplat] = &[
                    before it unmaps them: the folio is still in use. XFS and ext4.",
     },
     KnownSplat {
+        function: "dax_disassociate_entry",
+        caller: "dax_insert_entry",
+        from: Version(7, 3, 0),
+        before: None,
+        argument: "A fault on a shared block of a DAX file that has an entry unmaps the page and puts the entry \
+                   there anew (fs/dax.c:dax_insert_entry). A task that took the page from its own page table \
+                   just then (MADV_DONTNEED, munmap) gives up its reference after the TLB is flushed \
+                   (mm/mmu_gather.c:tlb_batch_pages_flush): the folio is still in use. Seen once on 7.3.4, in \
+                   copy-vs-fault.",
+    },
+    KnownSplat {
         function: "dax_insert_entry",
         caller: "__xfs_filemap_fault",
         from: Version(6, 2, 0),
@@ -448,6 +459,8 @@ mod tests {
         assert!(known_splat(&text(""), kernel).is_none());
         let truncate = "\n    called by dax_delete_mapping_entry < xfs_setattr_size";
         assert!(known_splat(&text(truncate), kernel).is_none());
+        let again = "\n    called by dax_insert_entry < dax_fault_iter < xfs_dax_read_fault";
+        assert!(known_splat(&text(again), kernel).is_some());
         let stale = "WARNING: CPU: 1 PID: 577 at mm/memory.c:2166 insert_pfn+0x120/0x180\n    called by \
                      __vm_insert_mixed < dax_fault_iter < __xfs_filemap_fault < xfs_filemap_pfn_mkwrite";
         assert!(known_splat(stale, Version(6, 1, 192)).is_some());
