@@ -4,7 +4,7 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Entry, Install, Mode},
+    hooks::{Entry, Install, LockAction, LockClass, Mode},
     judge::Report,
     units::Device,
 };
@@ -254,6 +254,26 @@ fn pages_over_eof_are_dropped_once_the_on_disk_size_is_there() {
     let steps = fallocate(A, PUNCH, OFFSET, LENGTH);
     let steps = steps.into_iter().map(|step| step.size(OFFSET + LENGTH));
     assert_eq!(cached(A, steps.collect()), [""; 0]);
+}
+
+#[test]
+fn a_file_becomes_a_journalled_one_with_faults_and_writeback_held_off() {
+    let switched = |locked: bool, held_off: bool| {
+        let writepages = |action| resource(LockClass::Writepages, action);
+        let mut steps = vec![enter(Entry::JournalMode, E).c(1), acquire(E, IRwsem, Excl)];
+        steps.extend(locked.then(|| acquire(E, InvalidateLock, Excl)));
+        steps.extend(held_off.then(|| writepages(LockAction::Acquire(Excl))));
+        steps.push(switch(Entry::JournalMode, E));
+        steps.extend(held_off.then(|| writepages(LockAction::Release(Excl))));
+        steps.extend(locked.then(|| release(E, InvalidateLock, Excl)));
+        steps.extend([release(E, IRwsem, Excl), leave(Entry::JournalMode, E)]);
+        cached(E, steps)
+    };
+    let unprotected = "op-unprotected predicted EXT4_JOURNAL_DATA_FL";
+    assert_eq!(switched(true, true), [""; 0]);
+    assert_eq!(switched(true, false), [unprotected]);
+    assert_eq!(switched(false, true), [unprotected]);
+    assert_eq!(switched(false, false), [unprotected, unprotected]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Effect, Entry, Install, LockAction, LockClass, Mode},
+    hooks::{Effect, Entry, Install, LockAction, Mode},
     judge::Report,
     trace::meta::{CorruptionMark, Mark, OperationMark},
     units::{Ino, Nanos, Tid},
@@ -114,23 +114,38 @@ fn what_is_due_under_the_exclusion_lock_in_any_operation() {
 }
 
 #[test]
-fn a_file_becomes_a_journalled_one_with_faults_and_writeback_held_off() {
-    let switched = |locked: bool, held_off: bool| {
-        let writepages = |action| resource(LockClass::Writepages, action);
-        let mut steps = vec![enter(Entry::JournalMode, A).c(1), acquire(A, IRwsem, Excl)];
-        steps.extend(locked.then(|| acquire(A, InvalidateLock, Excl)));
-        steps.extend(held_off.then(|| writepages(LockAction::Acquire(Excl))));
-        steps.push(switch(A));
-        steps.extend(held_off.then(|| writepages(LockAction::Release(Excl))));
-        steps.extend(locked.then(|| release(A, InvalidateLock, Excl)));
-        steps.extend([release(A, IRwsem, Excl), leave(Entry::JournalMode, A)]);
+fn copies_are_collected_with_writes_and_faults_held_off() {
+    // Its caller releases what it took.
+    let collected = |mode: Option<Mode>, dirty: bool| {
+        let mut steps = vec![enter(Entry::TrimCopies, A)];
+        steps.extend(mode.map(|mode| acquire(A, InvalidateLock, mode)));
+        steps.push(switch(Entry::TrimCopies, A));
+        steps.extend(dirty.then(|| copies_dropped(A, 0, 1 << 54)));
+        steps.push(leave(Entry::TrimCopies, A));
         judged_cached(steps)
     };
-    let unprotected = "op-unprotected predicted EXT4_JOURNAL_DATA_FL";
-    assert_eq!(switched(true, true), [""; 0]);
-    assert_eq!(switched(true, false), [unprotected]);
-    assert_eq!(switched(false, true), [unprotected]);
-    assert_eq!(switched(false, false), [unprotected, unprotected]);
+    let unprotected = "op-unprotected predicted blockgc/COW_BLOCKS";
+    assert_eq!(collected(Some(Excl), false), [""; 0]);
+    assert_eq!(collected(None, false), [unprotected]);
+    assert_eq!(
+        collected(Some(Shared), false),
+        ["wrong-mode predicted blockgc/COW_BLOCKS"]
+    );
+    assert_eq!(
+        collected(Some(Excl), true),
+        ["missing-invalidate predicted blockgc/COW_BLOCKS"]
+    );
+    // Where a write finds no space, it is seen that they are.
+    let full = vec![
+        enter(Entry::Write, A).a(0).b(4096),
+        enter(Entry::TrimCopies, B),
+        acquire(B, InvalidateLock, Excl),
+        switch(Entry::TrimCopies, B),
+        leave(Entry::TrimCopies, B),
+        release(B, InvalidateLock, Excl),
+        leave(Entry::Write, A),
+    ];
+    assert_eq!(judged_cached(full), [""; 0]);
 }
 
 #[test]

@@ -330,6 +330,9 @@ pub enum Entry {
     Fiemap,
     /// Pages are written back.
     Writeback,
+    /// Copies that wait to replace shared blocks are given up where nothing needs them: XFS_IOC_FREE_EOFBLOCKS, or a
+    /// worker, or who finds no space.
+    TrimCopies,
     /// Pages were written back: a worker makes of their blocks what they are to be.
     WrittenBack,
     /// Blocks of the span are to be reserved for pages, where there are none. A part of the write or fault.
@@ -352,8 +355,13 @@ impl Entry {
     pub fn changes(self) -> bool {
         !matches!(
             self,
-            Self::Read | Self::Fiemap | Self::Writeback | Self::WrittenBack
+            Self::Read | Self::Fiemap | Self::TrimCopies | Self::Writeback | Self::WrittenBack
         )
+    }
+
+    /// True for what leaves it to its caller to release the locks that it took.
+    pub fn hands_locks_on(self) -> bool {
+        self == Self::TrimCopies
     }
 
     /// True for what is only ever a part of what the task is doing.
@@ -422,8 +430,7 @@ pub enum Effect {
     CopiesDropped,
     /// The mapping was taken again, directly inside the operation that began at this entry.
     LookUp(Entry),
-    /// The point of the operation that began at this entry, due under the exclusion lock; and where that is seen,
-    /// with writeback of the filesystem held off.
+    /// The point of the operation that began at this entry, due under the locks of its duties.
     Switch(Entry),
     /// The inode goes: nobody has it open or mapped.
     Evict,

@@ -247,6 +247,24 @@ pub const TABLE: Filesystem = Filesystem {
         .payload(Some(arg(2, &[])), Some(arg(3, &[])), Some(arg(0, MARKS)))
         .dirty()
         .stacks(Stacks::Always, None),
+        // xfs_inode_free_cowblocks(ip, icw, lockflags)
+        Hook::new(
+            entry("xfs_inode_free_cowblocks"),
+            Effect::Enter(Entry::TrimCopies),
+            "xfs/trim-copies",
+        )
+        .inode(xfs_inode(0)),
+        leave(
+            "xfs_inode_free_cowblocks",
+            Entry::TrimCopies,
+            "xfs/trim-copies-end",
+        ),
+        Hook::new(
+            entry("xfs_reflink_cancel_cow_range"),
+            Effect::Switch(Entry::TrimCopies),
+            "xfs/trim-copies-now",
+        )
+        .stacks(Stacks::Always, Some(Mode::Excl)),
         remap_enter(Entry::Reflink, "xfs/reflink").without(DEDUP),
         Hook::new(
             exit("xfs_file_remap_range"),

@@ -198,16 +198,26 @@ impl Engine {
         }
     }
 
-    /// How data is written back changes: nobody may dirty pages meanwhile, nor write any back
-    /// (fs/ext4/inode.c:ext4_change_inode_journal_flag).
-    pub(super) fn switched(&mut self, task: &mut Task, event: &Event) {
-        self.due_under_exclusion(task, Span::Whole, Act::Change, event);
+    /// What an operation is for is about to be done, under the locks of its duties, whatever it does to extents.
+    pub(super) fn at_its_point(&mut self, task: &mut Task, event: &Event) {
+        let Some(Place { doing, .. }) = self.place(task, event.inode) else {
+            return;
+        };
+        let duties = doing.operation.duties();
+        let range = ByteRange::ALL.below(event.size);
+        let due = [
+            (duties.rwsem, LockClass::IRwsem),
+            (duties.exclusion, LockClass::InvalidateLock),
+        ];
+        for (_, class) in due.into_iter().filter(|(due, _)| *due) {
+            self.due_under(class, task, doing, (Act::Change, range), event);
+        }
         let class = LockClass::Writepages;
         let others = &task.account.others;
         let held = others.iter().any(|held| held.resource.class == class);
-        if self.sight.writeback_held_off
+        if duties.owe(doing.filesystem, Duty::WritebackHeldOff)
+            && self.sight.writeback_held_off
             && !held
-            && let Some(Place { doing, .. }) = self.place(task, event.inode)
         {
             let broken = Broken {
                 kind: Kind::OpUnprotected,
@@ -215,7 +225,6 @@ impl Engine {
                 class,
                 act: Act::Change,
             };
-            let range = ByteRange::ALL.below(event.size);
             self.broke(task, doing, broken, range, event);
         }
     }

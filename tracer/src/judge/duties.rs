@@ -48,6 +48,8 @@ pub enum Duty {
     DiskSize,
     /// The on-disk size is raised only when what it covers is written.
     DiskSizeLast,
+    /// Nobody writes pages of the filesystem back meanwhile.
+    WritebackHeldOff,
     /// Before data goes beyond EOF the file is on the list of those whose blocks there a crash gives back.
     Orphan,
 }
@@ -203,6 +205,19 @@ impl Operation {
             Self::DirectWrite => Duties {
                 more: &[(FilesystemKind::Ext4, Duty::Orphan)],
                 source: "fs/ext4/file.c:ext4_dio_write_iter",
+                ..Duties::NONE
+            },
+            // Nobody may dirty pages meanwhile, nor write any back.
+            Self::JournalMode => Duties {
+                exclusion: true,
+                more: &[(FilesystemKind::Ext4, Duty::WritebackHeldOff)],
+                source: "fs/ext4/inode.c:ext4_change_inode_journal_flag",
+                ..Duties::NONE
+            },
+            // The IOLOCK may have been taken before, with what lies beyond EOF.
+            Self::TrimCopies => Duties {
+                exclusion: true,
+                source: "fs/xfs/xfs_icache.c:xfs_inode_free_cowblocks",
                 ..Duties::NONE
             },
             Self::WrittenBack => Duties {

@@ -250,7 +250,7 @@ impl Engine {
             Effect::UnderExclusion(span) => {
                 self.due_under_exclusion(task, span, Act::TakeBack, event)
             }
-            Effect::Switch(_) => self.switched(task, event),
+            Effect::Switch(_) => self.at_its_point(task, event),
             Effect::UserMemory => self.may_fault(task, event),
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),
             Effect::MapExtent => {
@@ -586,7 +586,12 @@ impl Engine {
         if !task.locks.is_empty()
             && let Some((operation, entered)) = operation
         {
-            self.leaked(task, operation, entered, event);
+            match entry.hands_locks_on() {
+                // Inside another operation their release will be seen.
+                true if !task.scopes.is_empty() => {}
+                true => self.handed_on(task),
+                false => self.leaked(task, operation, entered, event),
+            }
         }
         if task.scopes.is_empty() {
             self.lapse(task, |_| true);

@@ -156,6 +156,12 @@ impl Engine {
         self.leak(task.id, left, observed, operation, Act::Release, all, event);
     }
 
+    /// Locks whose release will not be seen, since a caller that is in no operation makes it.
+    pub(super) fn handed_on(&mut self, task: &mut Task) {
+        task.locks.take_leaked(|_| true);
+        self.facts.tell(|| Fact::Forget { task: task.id });
+    }
+
     /// Locks that outlive the last scope that lets their release be seen.
     pub(super) fn leaked(
         &mut self,

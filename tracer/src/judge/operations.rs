@@ -55,6 +55,8 @@ pub enum Operation {
     BufferedRead,
     /// FS_IOC_FIEMAP
     Fiemap,
+    /// XFS's collection of copies that nothing needs: XFS_IOC_FREE_EOFBLOCKS, or a worker
+    TrimCopies,
     /// Writeback
     Writeback,
     /// A worker, for pages that were written back
@@ -88,7 +90,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -111,6 +113,7 @@ impl Operation {
         Self::DirectRead,
         Self::BufferedRead,
         Self::Fiemap,
+        Self::TrimCopies,
         Self::Writeback,
         Self::WrittenBack,
         Self::PageMkwrite,
@@ -132,6 +135,7 @@ impl Operation {
         const SHARED: &str = "blocks that are being replaced by shared ones";
         const COPIED: &str = "blocks that the file no longer owns alone";
         const UNFLUSHED: &str = "pages as they were before, and dirty them after their flush";
+        const UNCOPIED: &str = "and dirty pages whose copies are being given up";
         const STALE: &str = "blocks that are no longer the file's";
         match self {
             Self::PunchHole => row("fallocate/PUNCH_HOLE", "removed extents", FREED),
@@ -156,6 +160,7 @@ impl Operation {
             Self::DirectRead => row("direct-read", "read", STALE),
             Self::BufferedRead => row("read", "read", STALE),
             Self::Fiemap => row("FS_IOC_FIEMAP", "listed extents", STALE),
+            Self::TrimCopies => row("blockgc/COW_BLOCKS", "gave up copies", UNCOPIED),
             Self::Writeback => row("writeback", "wrote back", STALE),
             Self::WrittenBack => row("writeback-end", "converted", STALE),
             Self::PageMkwrite => row("page_mkwrite", "made writable", STALE),
@@ -284,6 +289,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
             }
         }
         Entry::Fiemap => Begun::Change(Operation::Fiemap, Destroys::Nothing),
+        Entry::TrimCopies => Begun::Change(Operation::TrimCopies, Destroys::Nothing),
         Entry::Writeback => Begun::Change(Operation::Writeback, Destroys::Nothing),
         Entry::WrittenBack => Begun::Change(Operation::WrittenBack, Destroys::Nothing),
         Entry::PageMkwrite => Begun::Fault(Operation::PageMkwrite, FaultKind::Mkwrite),

@@ -629,6 +629,7 @@ pub fn needed(effect: Effect) -> bool {
                 | Entry::JournalMode
                 | Entry::CopyOnWrite
                 | Entry::Fiemap
+                | Entry::TrimCopies
                 | Entry::Writeback
                 | Entry::WrittenBack
                 | Entry::Reserve

@@ -149,6 +149,21 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ("xfs_vn_fiemap", "xfs/fiemap", Enter(Entry::Fiemap)),
         ("xfs_vn_fiemap", "xfs/fiemap-end", Leave(Entry::Fiemap)),
         (
+            "xfs_inode_free_cowblocks",
+            "xfs/trim-copies",
+            Enter(Entry::TrimCopies),
+        ),
+        (
+            "xfs_inode_free_cowblocks",
+            "xfs/trim-copies-end",
+            Leave(Entry::TrimCopies),
+        ),
+        (
+            "xfs_reflink_cancel_cow_range",
+            "xfs/trim-copies-now",
+            Effect::Switch(Entry::TrimCopies),
+        ),
+        (
             "iomap_write_delalloc_release",
             "xfs/take-back",
             Effect::UnderExclusion(Span::BytesUntil),
@@ -556,9 +571,10 @@ pub fn take_back(inode: u64, start: u64, end: u64) -> Step {
         .b(end)
 }
 
-/// `jbd2_journal_lock_updates` inside `ext4_change_inode_journal_flag`
-pub fn switch(inode: u64) -> Step {
-    Step::new(Effect::Switch(Entry::JournalMode), inode)
+/// `jbd2_journal_lock_updates` inside `ext4_change_inode_journal_flag`, `xfs_reflink_cancel_cow_range` inside
+/// `xfs_inode_free_cowblocks`
+pub fn switch(entry: Entry, inode: u64) -> Step {
+    Step::new(Effect::Switch(entry), inode)
 }
 
 /// `filemap_read`, which copies to user memory

@@ -72,6 +72,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-punch-unlocked.patch"),
     include_str!("../../mutations/xfs-short-write-unlocked.patch"),
     include_str!("../../mutations/xfs-swapext-unlocked.patch"),
+    include_str!("../../mutations/xfs-trim-unlocked.patch"),
     include_str!("../../mutations/xfs-truncate-unlocked.patch"),
     include_str!("../../mutations/xfs-unshare-unlocked.patch"),
     include_str!("../../mutations/xfs-zero-unlocked.patch"),

@@ -123,6 +123,8 @@ operations! {
     JournalMode = "EXT4_JOURNAL_DATA_FL",
     /// ioctl(2), FS_IOC_FIEMAP, into a mapping.
     ListExtents = "FS_IOC_FIEMAP",
+    /// ioctl(2), XFS_IOC_FREE_EOFBLOCKS.
+    TrimBlocks = "XFS_IOC_FREE_EOFBLOCKS",
 }
 
 impl Operation {

@@ -76,6 +76,32 @@ pub fn clone_range(source: &File, target: &File, offset: u64, bytes: u64) -> io:
     result(unsafe { libc::ioctl(target.as_raw_fd(), 0x4020_940d, &request) })
 }
 
+/// struct xfs_fs_eofblocks of xfs_fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct EofBlocks {
+    version: u32,
+    flags: u32,
+    ids: [u32; 4],
+    min_file_size: u64,
+    reserved: [u64; 12],
+}
+const _: () = assert!(size_of::<EofBlocks>() == 128);
+
+/// Has XFS give up blocks that it keeps for files beyond EOF or for copies (XFS_IOC_FREE_EOFBLOCKS): of every file
+/// that nothing is under way to, waiting for others.
+pub fn trim_blocks(any: &File) -> io::Result<()> {
+    const VERSION: u32 = 1;
+    const SYNC: u32 = 1;
+    let request = EofBlocks {
+        version: VERSION,
+        flags: SYNC,
+        ..EofBlocks::default()
+    };
+    // SAFETY: the struct is what this request reads.
+    result(unsafe { libc::ioctl(any.as_raw_fd(), 0x8080_583a, &request) })
+}
+
 /// struct xfs_bstime of xfs_fs.h.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]

@@ -68,6 +68,7 @@ mod remount_vs_fault;
 mod setattr_error;
 mod swap_boot;
 mod swap_vs_fault;
+mod trim_vs_fault;
 mod truncate_vs_fault;
 mod unlink_mapped;
 mod unshare_vs_fault;
@@ -266,6 +267,7 @@ pub static SCENARIOS: &[Scenario] = &[
     cow_direct_writers::SCENARIO,
     dedupe_vs_fault::SCENARIO,
     unshare_vs_fault::SCENARIO,
+    trim_vs_fault::SCENARIO,
     swap_vs_fault::SCENARIO,
     exchange_vs_fault::SCENARIO,
     exchange_mixed::SCENARIO,
