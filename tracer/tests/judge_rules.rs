@@ -3,7 +3,7 @@
 mod judge_dsl;
 
 use judge_dsl::*;
-use tracer::hooks::{Entry, Install, Mode};
+use tracer::hooks::{Entry, EntryAction, Install, Mode};
 
 const OFFSET: u64 = 64 * KIB;
 const LENGTH: u64 = 64 * KIB;
@@ -355,6 +355,36 @@ fn faults_that_install_nothing_need_no_lock() {
     let mut steps = no_exclusion(fault(A, 16, Install::Pmd));
     steps[1].c = 0x800;
     assert_eq!(judged(steps), [""; 0]);
+}
+
+#[test]
+fn faults_that_look_up_blocks_need_the_lock_whatever_they_install() {
+    let fell_back = |locked: bool, grabbed: u64| {
+        let mut steps = vec![enter(Entry::Fault, A).a(3)];
+        steps.extend(locked.then(|| acquire(A, InvalidateLock, Shared)));
+        steps.push(entry(EntryAction::Acquire, A, 3).c(grabbed));
+        steps.push(entry(EntryAction::Release, A, 3));
+        steps.extend(locked.then(|| release(A, InvalidateLock, Shared)));
+        steps.push(leave(Entry::Fault, A).a(FALLBACK));
+        judged(steps)
+    };
+    const FALLBACK: u64 = 0x800;
+    const REFUSED: u64 = FALLBACK << 2 | 2;
+    assert_eq!(fell_back(true, 0), [""; 0]);
+    assert_eq!(fell_back(false, REFUSED), [""; 0]);
+    assert_eq!(
+        fell_back(false, 0),
+        ["fault-unprotected predicted dax-read-fault"]
+    );
+    // One that installs is told by what it installs, once.
+    let mut steps = without(fault(A, 3, Install::PteRead), |step| {
+        is_lock(step, A, InvalidateLock)
+    });
+    steps.insert(1, entry(EntryAction::Acquire, A, 3));
+    assert_eq!(
+        judged(steps),
+        ["fault-unprotected predicted dax-read-fault"]
+    );
 }
 
 #[test]

@@ -474,6 +474,7 @@ impl Engine {
                 waiting: None,
                 waited: None,
                 locked: false,
+                looked_up_unlocked: false,
                 installed: false,
                 installed_at: None,
                 reported: false,
@@ -552,6 +553,7 @@ impl Engine {
                     task.account.release(Resource { class, owner });
                 }
                 self.end_freeze(task, &fault, event);
+                self.looked_up_unlocked(task, &fault, event);
                 self.end_fault(task.id, &task.locks, &fault, event);
                 self.files.get_mut(fault.inode).end_fault();
                 Some((fault.operation, fault.entered))

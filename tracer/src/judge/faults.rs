@@ -14,6 +14,8 @@ use crate::{
         inode::{Awaited, Files, InodeIndex, Sample},
         lockset::{Hold, LockSet},
         operations::{FaultKind, Operation, installed, vm_fault},
+        order::Doing,
+        owed::Broken,
         rules::{self, Kind, Observed},
         task::{FaultScope, Scope, Task, TaskId, doing, stack_id},
         translations::{Frame, Translation},
@@ -220,6 +222,29 @@ impl Engine {
         };
         let finding = self.report(key, &witness);
         Some(Box::new((finding, witness)))
+    }
+
+    /// A fault on a DAX file looked blocks up without the exclusion lock, and then mapped nothing that was judged: the
+    /// blocks did not suit a huge translation, or were copied. All of fs/dax.c:dax_iomap_fault is due under it.
+    pub(super) fn looked_up_unlocked(&mut self, task: &Task, fault: &FaultScope, event: &Event) {
+        let Some(filesystem) = self.files.get(fault.inode).filesystem else {
+            return;
+        };
+        if fault.looked_up_unlocked && !fault.reported {
+            let doing = Doing {
+                operation: fault.operation,
+                inode: fault.inode,
+                filesystem,
+                entered: fault.entered,
+            };
+            let broken = Broken {
+                kind: Kind::FaultUnprotected,
+                observed: Observed::Unheld,
+                class: LockClass::InvalidateLock,
+                act: Act::LookUp,
+            };
+            self.broke(task, doing, broken, Files::page(fault.page, 1), event);
+        }
     }
 
     pub(super) fn end_fault(

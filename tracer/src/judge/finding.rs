@@ -73,6 +73,8 @@ pub enum Act {
     },
     /// A translation was installed.
     Install,
+    /// Blocks were looked up for a translation.
+    LookUp,
     /// `page_mkwrite` let a page become writable.
     Mkwrite,
     /// The operation returned.

@@ -390,7 +390,10 @@ impl Facts<'_> {
                 "an operation may free or move the blocks between their look-up and the mapping"
             }
         };
-        let did = self.key.operation.did();
+        let did = match self.act {
+            Act::LookUp => "looked up blocks for",
+            _ => self.key.operation.did(),
+        };
         format!(
             "{did} {} of inode {} {how}; {risk}",
             self.span(),

@@ -304,6 +304,8 @@ pub struct FaultScope {
     pub waited: Option<(Nanos, Nanos)>,
     /// The exclusion lock was held at some time.
     pub locked: bool,
+    /// It looked blocks up, an entry of the mapping locked, without the exclusion lock.
+    pub looked_up_unlocked: bool,
     /// It installed a translation.
     pub installed: bool,
     /// When it was in place.
