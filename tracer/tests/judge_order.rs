@@ -456,6 +456,36 @@ fn two_exclusion_locks_in_two_orders_under_both_rwsems_cannot_deadlock() {
 }
 
 #[test]
+fn two_locks_of_one_class_have_an_order_where_the_kernel_writes_one_down() {
+    // Under the gates of their callers; B has the higher inode number.
+    let both = |class, first, second| {
+        exchange(
+            A,
+            B,
+            [
+                acquire(A, IRwsem, Excl),
+                acquire(B, IRwsem, Excl),
+                acquire(first, class, Excl),
+                acquire(second, class, Excl),
+                release(first, class, Excl),
+                release(second, class, Excl),
+                release(A, IRwsem, Excl),
+                release(B, IRwsem, Excl),
+            ],
+        )
+    };
+    let wrong = "lock-order predicted XFS_IOC_SWAPEXT: ilock, taken while holding ilock EXCL";
+    assert_eq!(ordered([(1, both(Ilock, A, B))]), [""; 0]);
+    assert_eq!(ordered([(1, both(Ilock, B, A))]), [wrong]);
+    // Two right ways: by address, and by inode number where both are DAX files.
+    assert_eq!(ordered([(1, both(InvalidateLock, B, A))]), [""; 0]);
+    // Tried only, it waits for nobody.
+    let mut tried = both(Ilock, B, A);
+    tried[5] = try_acquire(A, Ilock, Excl);
+    assert_eq!(ordered([(1, tried)]), [""; 0]);
+}
+
+#[test]
 fn a_gate_held_shared_by_both_is_no_gate() {
     let swap = |first: u64, second: u64| {
         let mut steps = vec![acquire(A, IRwsem, Shared)];

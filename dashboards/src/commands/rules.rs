@@ -8,10 +8,10 @@ use tracer::{
     hooks::FilesystemKind,
     judge::{
         annotations::{ANNOTATIONS, SPLATS, Version},
-        documented::{ORDERS, Order},
+        documented::{ORDERS, Order, TWINS},
         duties::{Duties, Duty, OneStep, Owed},
         operations::Operation,
-        rules::{RULES, Rule},
+        rules::{Kind, RULES, Rule},
         text,
     },
 };
@@ -145,6 +145,15 @@ fn render() -> String {
             order.source.to_owned(),
         ]);
     }
+    for twins in TWINS {
+        table.row(vec![
+            twins.filesystem.name().to_owned(),
+            twins.of_first(),
+            twins.of_other(),
+            Kind::LockOrder.name().to_owned(),
+            twins.source.to_owned(),
+        ]);
+    }
     out.push_str(&table.render());
     out.push_str("\nknown of stock kernels, and kept out of the verdict\n");
     for known in ANNOTATIONS {
@@ -205,8 +214,8 @@ struct PrintedDuties {
 #[derive(Serialize)]
 struct PrintedOrder {
     filesystem: &'static str,
-    first: &'static str,
-    then: &'static str,
+    first: String,
+    then: String,
     otherwise: &'static str,
     source: &'static str,
 }
@@ -257,11 +266,18 @@ impl Printed {
                 .iter()
                 .map(|order| PrintedOrder {
                     filesystem: filesystem(order),
-                    first: order.outer.name(),
-                    then: order.inner.name(),
+                    first: order.outer.name().to_owned(),
+                    then: order.inner.name().to_owned(),
                     otherwise: order.kind.name(),
                     source: order.source,
                 })
+                .chain(TWINS.iter().map(|twins| PrintedOrder {
+                    filesystem: twins.filesystem.name(),
+                    first: twins.of_first(),
+                    then: twins.of_other(),
+                    otherwise: Kind::LockOrder.name(),
+                    source: twins.source,
+                }))
                 .collect(),
             known: ANNOTATIONS
                 .iter()

@@ -277,8 +277,8 @@ impl Engine {
         if let Some(doing) = self.doing(task) {
             let wanted = (resource, mode);
             let actor = &mut Actor::of(task);
-            self.order
-                .take(&mut self.findings, actor, doing, wanted, moment(event));
+            let told = (&mut self.findings, &self.files);
+            self.order.take(told, actor, doing, wanted, moment(event));
         }
     }
 

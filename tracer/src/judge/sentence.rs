@@ -4,7 +4,7 @@ use crate::{
     hooks::{LockClass, Mode},
     judge::{
         finding::{Act, Key, Range, Strength},
-        order::broken,
+        order::{broken, twins},
         rules::{Kind, Observed},
         text::{bytes, duration, span},
     },
@@ -437,7 +437,16 @@ impl Facts<'_> {
                 taken.name(),
                 order.source
             ),
-            None => String::new(),
+            None => match twins(self.key.filesystem, taken) {
+                Some(twins) if taken == held => {
+                    format!(
+                        "; of two, the {} is taken first ({})",
+                        twins.of_first(),
+                        twins.source
+                    )
+                }
+                _ => String::new(),
+            },
         };
         let inverse = match (self.strength, self.others) {
             (_, []) => ".".to_owned(),

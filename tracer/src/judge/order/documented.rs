@@ -3,6 +3,7 @@
 use crate::{
     hooks::{FilesystemKind, LockClass},
     judge::rules::Kind,
+    trace::meta::Inode,
 };
 
 /// One documented order.
@@ -96,6 +97,82 @@ pub const ORDERS: &[Order] = {
         order(EXT4, Handle, IDataSem, TxnOrder, EXT4_SUPER),
     ]
 };
+
+/// Which of two files' locks of one class is taken first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// Of the file with the lower inode number.
+    LowerNumber,
+    /// Of the one whose `struct inode` has the lower address.
+    LowerAddress,
+}
+
+impl First {
+    /// By what, in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LowerNumber => "inode number",
+            Self::LowerAddress => "inode address",
+        }
+    }
+}
+
+/// A documented order of two locks of one class.
+#[derive(Clone, Copy, Debug)]
+pub struct Twins {
+    /// On which filesystem.
+    pub filesystem: FilesystemKind,
+    /// Of which class.
+    pub class: LockClass,
+    /// Which one.
+    pub first: First,
+    /// Where the kernel says so.
+    pub source: &'static str,
+}
+
+/// Every documented order of two locks of one class. That another lock, held around both, keeps a deadlock away
+/// makes the wrong one no better; `i_rwsem` and `invalidate_lock` have two right ones and are not here.
+pub const TWINS: &[Twins] = &[
+    Twins {
+        filesystem: FilesystemKind::Xfs,
+        class: LockClass::Ilock,
+        first: First::LowerNumber,
+        source: "fs/xfs/xfs_inode.c:xfs_lock_two_inodes, xfs_lock_inodes",
+    },
+    Twins {
+        filesystem: FilesystemKind::Ext4,
+        class: LockClass::IDataSem,
+        first: First::LowerAddress,
+        source: "fs/ext4/move_extent.c:ext4_double_down_write_data_sem",
+    },
+];
+
+/// The order of two locks of a class, if it is a documented one.
+pub fn twins(filesystem: FilesystemKind, class: LockClass) -> Option<&'static Twins> {
+    TWINS
+        .iter()
+        .find(|twins| twins.filesystem == filesystem && twins.class == class)
+}
+
+impl Twins {
+    /// The one taken first, in words.
+    pub fn of_first(&self) -> String {
+        format!("{} of the lower {}", self.class.name(), self.first.name())
+    }
+
+    /// The other one.
+    pub fn of_other(&self) -> String {
+        format!("{} of the higher {}", self.class.name(), self.first.name())
+    }
+
+    /// True if taking `taken`'s while `held`'s is held is the wrong way round.
+    pub fn inverted(&self, held: &Inode, taken: &Inode) -> bool {
+        match self.first {
+            First::LowerNumber => taken.ino < held.ino,
+            First::LowerAddress => taken.address < held.address,
+        }
+    }
+}
 
 const CLASSES: usize = LockClass::ALL.len();
 const FILESYSTEMS: usize = FilesystemKind::ALL.len();

@@ -26,7 +26,7 @@ use crate::{
 use cycles::{Dependency, Predictor};
 use documented::Orders;
 
-pub use documented::broken;
+pub use documented::{broken, twins};
 pub use freeze::{
     Balance, Balances, Doubts, Ended, FreezeSeen, judge as judge_freeze, needs_protection,
 };
@@ -144,7 +144,7 @@ impl Order {
     #[inline]
     pub fn take(
         &mut self,
-        findings: &mut Findings,
+        (findings, files): (&mut Findings, &Files),
         actor: &mut Actor<'_>,
         doing: Doing,
         wanted: (Resource, Mode),
@@ -156,7 +156,7 @@ impl Order {
             self.predictor.written(class);
         }
         if !actor.locks.is_empty() || !actor.account.others.is_empty() {
-            self.nested(findings, actor, doing, wanted, moment);
+            self.nested((findings, files), actor, doing, wanted, moment);
         }
         if let Some(stack) = moment.stack {
             self.keep_stack(doing.operation, class, mode, stack);
@@ -166,7 +166,7 @@ impl Order {
 
     fn nested(
         &mut self,
-        findings: &mut Findings,
+        (findings, files): (&mut Findings, &Files),
         actor: &mut Actor<'_>,
         doing: Doing,
         wanted: (Resource, Mode),
@@ -180,6 +180,15 @@ impl Order {
             if hold.resource == resource {
                 self.recursive(findings, actor, doing, (hold, mode), moment);
                 continue;
+            }
+            if let (Owner::Inode(held), Owner::Inode(taken)) = (hold.resource.owner, resource.owner)
+                && class == resource.class
+                && twins(doing.filesystem, class).is_some_and(|twins| {
+                    twins.inverted(&files.get(held).meta, &files.get(taken).meta)
+                })
+            {
+                let kind = Kind::LockOrder;
+                self.inverted(findings, actor, doing, (kind, hold, wanted), moment);
             }
             if let Some(order) = self
                 .documented

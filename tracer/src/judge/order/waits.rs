@@ -157,7 +157,7 @@ impl Order {
         };
         let mut actor = Actor::of(task);
         self.nested(
-            findings,
+            (findings, files),
             &mut actor,
             doing,
             (wait.resource, wait.mode),
