@@ -480,6 +480,15 @@ impl Findings {
         self.index.get(&key).copied()
     }
 
+    /// True for faults that looked blocks up without the lock where others like them are told by what they mapped.
+    pub fn is_told_by_another(&self, record: &Record) -> bool {
+        let alike = |key: &Key| (key.kind, key.filesystem, key.operation, key.class);
+        record.witness.act == Act::LookUp
+            && self.records.iter().any(|other| {
+                other.witness.act != Act::LookUp && alike(&other.key) == alike(&record.key)
+            })
+    }
+
     /// Raises a finding's strength.
     pub fn raise(&mut self, index: FindingIndex, strength: Strength) {
         let record = &mut self.records[index.0 as usize];

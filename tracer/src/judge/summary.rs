@@ -59,6 +59,9 @@ impl<'a> Summary<'a> {
                 unjudged += record.count;
                 continue;
             }
+            if engine.findings.is_told_by_another(record) {
+                continue;
+            }
             let proof = proofs.get(&FindingIndex(index as u32));
             let finding = self.finding(record, proof);
             let subject = annotations::Subject {
