@@ -376,11 +376,18 @@ fn faults_that_look_up_blocks_need_the_lock_whatever_they_install() {
         fell_back(false, 0),
         ["fault-unprotected predicted dax-read-fault"]
     );
-    // One that installs is told by what it installs, once.
-    let mut steps = without(fault(A, 3, Install::PteRead), |step| {
+    // One that installs is told by what it installs, once, and others like it with it.
+    let mut steps = vec![
+        enter(Entry::Fault, A).a(3),
+        entry(EntryAction::Acquire, A, 3),
+        entry(EntryAction::Release, A, 3),
+        leave(Entry::Fault, A).a(FALLBACK),
+    ];
+    let mut mapped = without(fault(A, 3, Install::PteRead), |step| {
         is_lock(step, A, InvalidateLock)
     });
-    steps.insert(1, entry(EntryAction::Acquire, A, 3));
+    mapped.insert(1, entry(EntryAction::Acquire, A, 3));
+    steps.extend(mapped);
     assert_eq!(
         judged(steps),
         ["fault-unprotected predicted dax-read-fault"]
