@@ -401,7 +401,7 @@ fn threads_that_stay_in_the_kernel_are_told_of() {
     assert!(told.contains("did not come back within 10 s"), "{told}");
     drop(frozen);
     let status = ended(child).status;
-    assert_eq!(status.code(), Some(2));
+    assert_eq!(status.code(), Some(3));
     let output = mount.work(&["punch-vs-fault", "--ops", "50"]).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
