@@ -131,7 +131,11 @@ impl<'a> Recording<'a> {
 
     /// Writes down what tasks that do not go on are in the middle of.
     fn look_for_hangs(&mut self) -> Result<(), RecordError> {
-        let (events, stacks) = self.hang.look(now());
+        let at = now();
+        // What is older goes into the file first. Events of one CPU keep their order when all are merged by time:
+        // behind one of a later time the others of that CPU would come too late.
+        self.take()?;
+        let (events, stacks) = self.hang.look(at);
         self.writer.stacks(&stacks);
         Ok(self.writer.events(0, &events)?)
     }
