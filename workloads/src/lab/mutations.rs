@@ -123,7 +123,6 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-dio-read-holds-mmaplock.patch"),
     include_str!("../../mutations/xfs-fault-takes-iolock.patch"),
     include_str!("../../mutations/xfs-fiemap-holds-mmaplock.patch"),
-    include_str!("../../mutations/xfs-ilock-inode-order.patch"),
     include_str!("../../mutations/xfs-swapext-inode-order.patch"),
     include_str!("../../mutations/xfs-zero-range-lock-order.patch"),
     include_str!("../../mutations/ext4-fault-freeze-leak.patch"),
