@@ -458,29 +458,19 @@ fn two_exclusion_locks_in_two_orders_under_both_rwsems_cannot_deadlock() {
 #[test]
 fn two_locks_of_one_class_have_an_order_where_the_kernel_writes_one_down() {
     // Under the gates of their callers; B has the higher inode number.
-    let both = |class, first, second| {
-        exchange(
-            A,
-            B,
-            [
-                acquire(A, IRwsem, Excl),
-                acquire(B, IRwsem, Excl),
-                acquire(first, class, Excl),
-                acquire(second, class, Excl),
-                release(first, class, Excl),
-                release(second, class, Excl),
-                release(A, IRwsem, Excl),
-                release(B, IRwsem, Excl),
-            ],
-        )
+    let nested = |class, first, second| {
+        let mut steps = vec![acquire(A, IRwsem, Excl), acquire(B, IRwsem, Excl)];
+        steps.extend(both(first, second, class, Excl));
+        steps.extend([release(B, IRwsem, Excl), release(A, IRwsem, Excl)]);
+        exchange(A, B, steps)
     };
     let wrong = "lock-order predicted XFS_IOC_SWAPEXT: ilock, taken while holding ilock EXCL";
-    assert_eq!(ordered([(1, both(Ilock, A, B))]), [""; 0]);
-    assert_eq!(ordered([(1, both(Ilock, B, A))]), [wrong]);
+    assert_eq!(ordered([(1, nested(Ilock, A, B))]), [""; 0]);
+    assert_eq!(ordered([(1, nested(Ilock, B, A))]), [wrong]);
     // Two right ways: by address, and by inode number where both are DAX files.
-    assert_eq!(ordered([(1, both(InvalidateLock, B, A))]), [""; 0]);
+    assert_eq!(ordered([(1, nested(InvalidateLock, B, A))]), [""; 0]);
     // Tried only, it waits for nobody.
-    let mut tried = both(Ilock, B, A);
+    let mut tried = nested(Ilock, B, A);
     tried[5] = try_acquire(A, Ilock, Excl);
     assert_eq!(ordered([(1, tried)]), [""; 0]);
 }

@@ -179,22 +179,12 @@ impl Engine {
     }
 
     /// What is done here is due under the exclusion lock, whatever the operation is.
-    pub(super) fn due_under_exclusion(
-        &mut self,
-        task: &mut Task,
-        span: Span,
-        act: Act,
-        event: &Event,
-    ) {
+    pub(super) fn due_under_exclusion(&mut self, task: &mut Task, span: Span, event: &Event) {
         if let Some(Place { doing, .. }) = self.place(task, event.inode) {
             let block_bits = self.files.get(doing.inode).meta.block_bits;
             let range = span.bytes(event.a, event.b, block_bits);
-            let range = match span {
-                Span::Whole => range.below(event.size),
-                _ => range,
-            };
             let class = LockClass::InvalidateLock;
-            self.due_under(class, task, doing, (act, range), event);
+            self.due_under(class, task, doing, (Act::TakeBack, range), event);
         }
     }
 

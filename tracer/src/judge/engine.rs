@@ -247,9 +247,7 @@ impl Engine {
                 self.may_fault(task, event);
             }
             Effect::DirectTransfer => self.transferred(task, event),
-            Effect::UnderExclusion(span) => {
-                self.due_under_exclusion(task, span, Act::TakeBack, event)
-            }
+            Effect::UnderExclusion(span) => self.due_under_exclusion(task, span, event),
             Effect::Switch(_) => self.at_its_point(task, event),
             Effect::UserMemory => self.may_fault(task, event),
             Effect::Allocate(span, fresh) => self.allocated(task, span, fresh, event),

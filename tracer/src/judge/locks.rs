@@ -434,9 +434,11 @@ impl Engine {
                 self.entry_locks += 1;
                 // include/linux/xarray.h:xa_is_internal: an error code, not an entry.
                 if event.c & 3 != 2 {
-                    let unlocked = task.locks.find(inode, LockClass::InvalidateLock).is_none();
-                    if let Some(Scope::Fault(fault)) = doing(&mut task.scopes) {
-                        fault.looked_up_unlocked |= unlocked && fault.inode == inode;
+                    if let Some(Scope::Fault(fault)) = doing(&mut task.scopes)
+                        && fault.inode == inode
+                    {
+                        let hold = task.locks.find(inode, LockClass::InvalidateLock);
+                        fault.looked_up_unlocked |= hold.is_none();
                     }
                     let action = LockAction::Acquire(Mode::Excl);
                     self.other(task, resource, action, event);
