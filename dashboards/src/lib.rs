@@ -20,4 +20,4 @@ pub mod stats;
 mod tables;
 pub mod tui;
 
-pub use commands::run;
+pub use commands::{FAILED, run};

@@ -6,11 +6,9 @@ use std::{
 };
 
 use clap::Parser as _;
-use dashboards::{cli::Cli, output::ReaderLeft};
+use dashboards::{FAILED, cli::Cli, output::ReaderLeft};
 use workloads::lab::guest;
 
-/// Exit status of a run that failed or could not judge; 1 is kept for findings.
-const FAILED: u8 = 2;
 /// A shell's word for a program that SIGPIPE ended, as it ends those that print into a closed pipe.
 const BROKEN_PIPE: u8 = 128 + 13;
 

@@ -33,8 +33,8 @@ use tracer::judge::Verdict;
 
 use crate::cli::{Cli, Command};
 
-/// Exit status of what failed, or did not come to its end.
-const FAILED: u8 = 2;
+/// Exit status of what failed, could not judge, or did not come to its end; 1 is kept for findings.
+pub const FAILED: u8 = 2;
 
 /// Carries out a command line.
 pub fn run(cli: Cli) -> Result<ExitCode> {
