@@ -331,8 +331,10 @@ fn pair(rows: &mut [Row]) {
             (Effect::LookUp(entry) | Effect::Switch(entry), _) => (entry, None),
             _ => continue,
         };
+        let within = rows[index].hook.within;
         let enter = rows.iter().find(|row| {
             row.hook.effect == Effect::Enter(entry)
+                && within.is_none_or(|group| row.hook.group == group)
                 && function.is_none_or(|function| {
                     matches!(row.hook.target, Target::Function(name, _) if name == function)
                 })

@@ -20,6 +20,8 @@ const MAP_NEW: u64 = 1 << 5;
 const MAP_UNWRITTEN: u64 = 1 << 11;
 /// include/uapi/linux/ext4.h: EXT4_IOC_SWAP_BOOT, `_IO('f', 17)`
 const SWAP_BOOT: u64 = 0x6611;
+/// fs/ext4/ext4_jbd2.h: EXT4_HT_MIGRATE
+const HANDLE_MIGRATE: u64 = 8;
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
 
 const fn changes(function: &'static str, span: Span, group: &'static str) -> Hook {
@@ -77,6 +79,43 @@ const fn converts(target: Target, effect: Effect, how: u64, group: &'static str)
         )
         .guard(how)
 }
+
+/// A function that gives a file's map another format, and the transaction in which it does.
+const fn reformats(function: &'static str, groups: [&'static str; 3]) -> [Hook; 3] {
+    let [begin, end, transaction] = groups;
+    [
+        Hook::new(
+            Target::Function(function, Side::Entry),
+            Effect::Enter(Entry::MapFormat),
+            begin,
+        )
+        .inode(arg(0, &[])),
+        leave(function, Entry::MapFormat, end),
+        // (dev, tid, type, ...)
+        Hook::new(
+            Target::Tracepoint("jbd2_handle_start"),
+            Effect::Switch(Entry::MapFormat),
+            transaction,
+        )
+        .payload(None, None, Some(arg32(2)))
+        .exactly(HANDLE_MIGRATE)
+        .stacks(Stacks::Always, None)
+        .within(begin),
+    ]
+}
+
+const TO_EXTENTS: [Hook; 3] = reformats(
+    "ext4_ext_migrate",
+    [
+        "ext4/to-extents",
+        "ext4/to-extents-end",
+        "ext4/to-extents-now",
+    ],
+);
+const TO_BLOCKS: [Hook; 3] = reformats(
+    "ext4_ind_migrate",
+    ["ext4/to-blocks", "ext4/to-blocks-end", "ext4/to-blocks-now"],
+);
 
 /// See the module.
 pub const TABLE: Filesystem = Filesystem {
@@ -210,6 +249,12 @@ pub const TABLE: Filesystem = Filesystem {
             "ext4/journal-mode-switch",
         )
         .stacks(Stacks::Always, Some(Mode::Excl)),
+        TO_EXTENTS[0],
+        TO_EXTENTS[1],
+        TO_EXTENTS[2],
+        TO_BLOCKS[0],
+        TO_BLOCKS[1],
+        TO_BLOCKS[2],
         // ext4_writepages_down_write, inlined; writeback itself takes it shared without a call.
         Hook::new(
             Target::Function("percpu_down_write", Side::Return),
@@ -270,11 +315,19 @@ pub const TABLE: Filesystem = Filesystem {
         // ext4_ind_remove_space(handle, inode, start, end), last block excluded
         changes(
             "ext4_ind_remove_space",
-            Span::FromBlock,
+            Span::BlocksUntil,
             "ext4/ind-remove-space",
         )
         .inode(arg(1, &[]))
         .payload(Some(arg32(2)), Some(arg32(3)), None),
+        // ext4_ind_truncate(handle, inode): what lies behind i_size
+        changes(
+            "ext4_ind_truncate",
+            Span::FromBlockBehind,
+            "ext4/ind-truncate",
+        )
+        .inode(arg(1, &[]))
+        .payload(Some(arg(1, &[Step::Read("inode", "i_size")])), None, None),
         // ext4_ext_shift_extents(inode, handle, start, shift, direction)
         changes("ext4_ext_shift_extents", Span::FromBlock, "ext4/shift")
             .inode(arg(0, &[]))

@@ -234,8 +234,12 @@ pub enum Span {
     Blocks,
     /// First filesystem block, last block included.
     BlocksInclusive,
+    /// First filesystem block, the block behind the last.
+    BlocksUntil,
     /// From filesystem block `a` to the end.
     FromBlock,
+    /// From the first filesystem block that begins at byte `a` or behind it, to the end.
+    FromBlockBehind,
     /// The whole file.
     Whole,
 }
@@ -287,6 +291,16 @@ impl Span {
                 start: scale(a, block_bits),
                 end: scale(b.saturating_add(1), block_bits),
             },
+            Self::BlocksUntil => ByteRange {
+                start: scale(a, block_bits),
+                end: scale(b.max(a), block_bits),
+            },
+            Self::FromBlockBehind => ByteRange {
+                start: a
+                    .checked_next_multiple_of(1 << block_bits)
+                    .unwrap_or(u64::MAX),
+                end: u64::MAX,
+            },
             Self::FromBlock => ByteRange {
                 start: scale(a, block_bits),
                 end: u64::MAX,
@@ -319,6 +333,8 @@ pub enum Entry {
     MoveExtents,
     /// FS_IOC_SETFLAGS that has a file's data journalled from now on.
     JournalMode,
+    /// FS_IOC_SETFLAGS or EXT4_IOC_MIGRATE by which a file's map of blocks takes another format.
+    MapFormat,
     /// Allocation of the blocks that a write to shared ones is to be copied to, on the strength of a
     /// mapping taken before: `a` first block, `b` number of blocks. A part of the write.
     CopyOnWrite,
@@ -588,6 +604,8 @@ pub struct Hook {
     pub small_blocks: bool,
     /// A struct and its field, which tell the kernels apart whose function of this name takes other arguments.
     pub only_with: Option<(&'static str, &'static str)>,
+    /// The group of the row that begins the operation which it is directly within, where several do.
+    pub within: Option<&'static str>,
 }
 
 impl Hook {
@@ -611,6 +629,7 @@ impl Hook {
             stands_in_for: None,
             small_blocks: false,
             only_with: None,
+            within: None,
         }
     }
 
@@ -685,6 +704,12 @@ impl Hook {
     /// The field without which the arguments are other ones.
     pub const fn only_with(mut self, structure: &'static str, field: &'static str) -> Self {
         self.only_with = Some((structure, field));
+        self
+    }
+
+    /// Which of the functions that begin its operation it is directly within.
+    pub const fn within(mut self, group: &'static str) -> Self {
+        self.within = Some(group);
         self
     }
 

@@ -214,6 +214,12 @@ impl Operation {
                 source: "fs/ext4/inode.c:ext4_change_inode_journal_flag",
                 ..Duties::NONE
             },
+            // Its caller took i_rwsem; faults that allocate make it start again.
+            Self::MapFormat => Duties {
+                more: &[(FilesystemKind::Ext4, Duty::WritebackHeldOff)],
+                source: "fs/ext4/migrate.c:ext4_ext_migrate, ext4_ind_migrate",
+                ..Duties::NONE
+            },
             // The IOLOCK may have been taken before, with what lies beyond EOF.
             Self::TrimCopies => Duties {
                 exclusion: true,

@@ -41,6 +41,8 @@ pub enum Operation {
     MoveExtents,
     /// FS_IOC_SETFLAGS with EXT4_JOURNAL_DATA_FL
     JournalMode,
+    /// FS_IOC_SETFLAGS with EXT4_EXTENTS_FL, EXT4_IOC_MIGRATE
+    MapFormat,
     /// write(2) to a DAX file
     DaxWrite,
     /// write(2) with O_DIRECT
@@ -90,7 +92,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -106,6 +108,7 @@ impl Operation {
         Self::SwapBoot,
         Self::MoveExtents,
         Self::JournalMode,
+        Self::MapFormat,
         Self::DaxWrite,
         Self::DirectWrite,
         Self::BufferedWrite,
@@ -135,6 +138,7 @@ impl Operation {
         const SHARED: &str = "blocks that are being replaced by shared ones";
         const COPIED: &str = "blocks that the file no longer owns alone";
         const UNFLUSHED: &str = "pages as they were before, and dirty them after their flush";
+        const REFORMATTED: &str = "blocks by a map that is being replaced";
         const UNCOPIED: &str = "and dirty pages whose copies are being given up";
         const STALE: &str = "blocks that are no longer the file's";
         match self {
@@ -153,6 +157,7 @@ impl Operation {
             Self::SwapBoot => row("EXT4_IOC_SWAP_BOOT", "exchanged extents", SWAPPED),
             Self::MoveExtents => row("EXT4_IOC_MOVE_EXT", "exchanged extents", SWAPPED),
             Self::JournalMode => row("EXT4_JOURNAL_DATA_FL", "began to journal", UNFLUSHED),
+            Self::MapFormat => row("EXT4_EXTENTS_FL", "replaced the map", REFORMATTED),
             Self::DaxWrite => row("dax-write", "replaced extents", COPIED),
             Self::DirectWrite => row("direct-write", "replaced extents", COPIED),
             Self::BufferedWrite => row("write", "replaced extents", COPIED),
@@ -272,6 +277,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         Entry::SwapBoot => Begun::Change(Operation::SwapBoot, Destroys::Every),
         Entry::MoveExtents => Begun::Change(Operation::MoveExtents, Destroys::Every),
         Entry::JournalMode => Begun::Change(Operation::JournalMode, Destroys::Nothing),
+        Entry::MapFormat => Begun::Change(Operation::MapFormat, Destroys::Nothing),
         Entry::CopyOnWrite | Entry::Reserve => {
             Begun::Change(Operation::BufferedWrite, Destroys::Nothing)
         }

@@ -627,6 +627,7 @@ pub fn needed(effect: Effect) -> bool {
                 | Entry::SwapBoot
                 | Entry::MoveExtents
                 | Entry::JournalMode
+                | Entry::MapFormat
                 | Entry::CopyOnWrite
                 | Entry::Fiemap
                 | Entry::TrimCopies

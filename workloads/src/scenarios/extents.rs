@@ -121,6 +121,8 @@ operations! {
     WriteError = "write(error)",
     /// ioctl(2), FS_IOC_SETFLAGS of EXT4_JOURNAL_DATA_FL.
     JournalMode = "EXT4_JOURNAL_DATA_FL",
+    /// ioctl(2), FS_IOC_SETFLAGS of EXT4_EXTENTS_FL.
+    MapFormat = "EXT4_EXTENTS_FL",
     /// ioctl(2), FS_IOC_FIEMAP, into a mapping.
     ListExtents = "FS_IOC_FIEMAP",
     /// ioctl(2), XFS_IOC_FREE_EOFBLOCKS.

@@ -4,7 +4,7 @@
 use super::error::Error;
 use super::extents::Operation;
 use super::faulter::Habit;
-use super::kernel::set_journalled;
+use super::kernel::{Attribute, set_attribute};
 use super::ledger::Family;
 use super::setup::{Cast, Setup, solo};
 use super::{Lacks, Needs, Scenario};
@@ -24,7 +24,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         let range = run.aim(&target);
         on = !on;
         run.apply(Operation::JournalMode, &target, range, || {
-            set_journalled(&target.file, on)
+            set_attribute(&target.file, Attribute::JournalData, on)
         })?;
         run.punch(&target, range)
     }))

@@ -358,19 +358,26 @@ pub fn set_dax_flag(file: &File, on: bool) -> io::Result<()> {
     })
 }
 
-/// Has the file's data journalled, or not (`EXT4_JOURNAL_DATA_FL`, chattr +j), by FS_IOC_GETFLAGS and
-/// FS_IOC_SETFLAGS.
-pub fn set_journalled(file: &File, on: bool) -> io::Result<()> {
+/// A flag that chattr(1) sets or clears.
+#[derive(Clone, Copy, Debug)]
+pub enum Attribute {
+    /// `EXT4_JOURNAL_DATA_FL`: the file's data is journalled.
+    JournalData = 0x4000,
+    /// `EXT4_EXTENTS_FL`: the file's map of blocks is one of extents.
+    Extents = 0x8_0000,
+}
+
+/// Sets or clears an attribute, by FS_IOC_GETFLAGS and FS_IOC_SETFLAGS.
+pub fn set_attribute(file: &File, attribute: Attribute, on: bool) -> io::Result<()> {
     const GET: libc::c_ulong = 0x8008_6601;
     const SET: libc::c_ulong = 0x4008_6602;
-    const JOURNAL_DATA: libc::c_long = 0x4000;
     let mut flags: libc::c_long = 0;
     // SAFETY: both requests read or write at most a long.
     unsafe {
         result(libc::ioctl(file.as_raw_fd(), GET, &mut flags))?;
         flags = match on {
-            true => flags | JOURNAL_DATA,
-            false => flags & !JOURNAL_DATA,
+            true => flags | attribute as libc::c_long,
+            false => flags & !(attribute as libc::c_long),
         };
         result(libc::ioctl(file.as_raw_fd(), SET, &flags))
     }

@@ -18,6 +18,7 @@ mod kernel;
 mod kernel_log;
 mod known;
 pub mod ledger;
+mod map_format;
 mod mapping;
 mod marks;
 mod memory;
@@ -277,6 +278,7 @@ pub static SCENARIOS: &[Scenario] = &[
     remount_vs_fault::SCENARIO,
     dax_flag_vs_fault::SCENARIO,
     journal_mode::SCENARIO,
+    map_format::SCENARIO,
     setattr_error::SCENARIO,
     refused::SCENARIO,
     mix::SCENARIO,
