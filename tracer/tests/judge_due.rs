@@ -277,6 +277,24 @@ fn a_file_becomes_a_journalled_one_with_faults_and_writeback_held_off() {
 }
 
 #[test]
+fn a_map_takes_another_format_with_writeback_held_off() {
+    let replaced = |held_off: bool| {
+        let writepages = |action| resource(LockClass::Writepages, action);
+        let mut steps = vec![enter(Entry::MapFormat, E)];
+        steps.extend(held_off.then(|| writepages(LockAction::Acquire(Excl))));
+        steps.push(switch(Entry::MapFormat, E));
+        steps.extend(held_off.then(|| writepages(LockAction::Release(Excl))));
+        steps.push(leave(Entry::MapFormat, E));
+        on_dax(E, steps)
+    };
+    assert_eq!(
+        replaced(false),
+        ["op-unprotected predicted EXT4_EXTENTS_FL"]
+    );
+    assert_eq!(replaced(true), [""; 0]);
+}
+
+#[test]
 fn data_goes_beyond_eof_once_a_crash_would_give_it_back() {
     let write = |inode: u64, offset: u64, first: Vec<Step>| {
         let mut steps = vec![

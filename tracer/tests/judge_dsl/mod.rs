@@ -183,6 +183,21 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             "ext4/journal-mode-switch",
             Effect::Switch(Entry::JournalMode),
         ),
+        (
+            "ext4_ext_migrate",
+            "ext4/to-extents",
+            Enter(Entry::MapFormat),
+        ),
+        (
+            "ext4_ext_migrate",
+            "ext4/to-extents-end",
+            Leave(Entry::MapFormat),
+        ),
+        (
+            "jbd2_handle_start",
+            "ext4/to-extents-now",
+            Effect::Switch(Entry::MapFormat),
+        ),
         ("xfs_file_read_iter", "xfs/read", Enter(Entry::Read)),
         ("xfs_file_read_iter", "xfs/read-end", Leave(Entry::Read)),
         ("xfs_file_write_iter", "xfs/write", Enter(Entry::Write)),

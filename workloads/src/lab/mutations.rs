@@ -107,6 +107,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-truncate-late-lock.patch"),
     include_str!("../../mutations/xfs-zero-early-unlock.patch"),
     include_str!("../../mutations/ext4-delalloc-not-rechecked.patch"),
+    include_str!("../../mutations/ext4-migrate-written-back.patch"),
     include_str!("../../mutations/ext4-punch-lock-cycled.patch"),
     include_str!("../../mutations/xfs-collapse-lock-cycled.patch"),
     include_str!("../../mutations/xfs-insert-lock-cycled.patch"),

@@ -1,6 +1,8 @@
 //! Truncation down and up again against faults. Pages are beyond EOF in between: the threads live
 //! with SIGBUS there.
 
+use std::sync::Arc;
+
 use super::block::Cell;
 use super::error::Error;
 use super::extents::Operation;
@@ -8,7 +10,7 @@ use super::faulter::Habit;
 use super::ledger::Family;
 use super::pages::{PAGE, Page, PageRange};
 use super::run::{Expect, Run};
-use super::setup::{Cast, Setup, solo};
+use super::setup::{Act, Cast, Setup};
 use super::target::Target;
 use super::{Lacks, Needs, Scenario};
 
@@ -25,10 +27,15 @@ const TAIL: u32 = 256;
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
+    Ok(vec![truncate(target)])
+}
+
+/// Cuts tails of the file off and puts holes in their place.
+pub fn truncate(target: Arc<Target>) -> Act {
     target.will_truncate();
     let last = target.whole().count();
     let within = target.tail(Page(last.saturating_sub(TAIL)));
-    Ok(solo(move |run| {
+    Box::new(move |run| {
         let first = run.aim_within(&target, within).first();
         let tail = target.tail(first);
         let _size = target.resizing();
@@ -65,7 +72,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             return Ok(());
         }
         run.expect(&target, gone, Expect::Zero)
-    }))
+    })
 }
 
 /// Down to `size` and up again at once: a file left short would make every later SIGBUS look like a
