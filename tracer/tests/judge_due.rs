@@ -5,7 +5,7 @@ mod judge_dsl;
 use judge_dsl::*;
 use tracer::{
     hooks::{Entry, Install, LockAction, LockClass, Mode},
-    judge::Report,
+    judge::{Report, rules::Kind},
     units::Device,
 };
 
@@ -27,6 +27,10 @@ fn on_dax(inode: u64, steps: Vec<Step>) -> Vec<String> {
 }
 
 fn report(files: &[(u64, Device, bool)], steps: Vec<Step>) -> Vec<String> {
+    found(&judged(files, steps))
+}
+
+fn judged(files: &[(u64, Device, bool)], steps: Vec<Step>) -> Report {
     let mut recorder = Recorder::with(header());
     for (number, &(inode, device, dax)) in files.iter().enumerate() {
         recorder
@@ -34,8 +38,7 @@ fn report(files: &[(u64, Device, bool)], steps: Vec<Step>) -> Vec<String> {
             .inode(&file(inode, 900 + number as u64, device, dax, "f"));
     }
     recorder.run(1, steps);
-    let report: Report = recorder.finish();
-    found(&report)
+    recorder.finish()
 }
 
 /// A collapse whose teardown begins at `from`, with so many bytes of copies left after it and at the shift.
@@ -292,6 +295,27 @@ fn a_map_takes_another_format_with_writeback_held_off() {
         ["op-unprotected predicted EXT4_EXTENTS_FL"]
     );
     assert_eq!(replaced(true), [""; 0]);
+}
+
+#[test]
+fn what_a_pnfs_client_wrote_is_committed_with_faults_held_off() {
+    let committed = |locked: bool| {
+        let mut steps = vec![enter(Entry::LayoutCommit, A), acquire(A, IRwsem, Excl)];
+        steps.extend(locked.then(|| acquire(A, InvalidateLock, Excl)));
+        steps.extend([drop_range(A, 0, LENGTH), convert(A, 0, LENGTH)]);
+        steps.extend(locked.then(|| release(A, InvalidateLock, Excl)));
+        steps.extend([release(A, IRwsem, Excl), leave(Entry::LayoutCommit, A)]);
+        let steps = steps.into_iter().map(|step| step.size(LENGTH)).collect();
+        judged(&[(A, XFS, true)], steps)
+    };
+    let known: Vec<_> = committed(false)
+        .annotated
+        .iter()
+        .map(|known| known.finding.kind)
+        .collect();
+    assert_eq!(known, [Kind::OpUnprotected]);
+    let right = committed(true);
+    assert_eq!((right.annotated.len(), right.findings.len()), (0, 0));
 }
 
 #[test]

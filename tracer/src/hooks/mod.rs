@@ -335,6 +335,10 @@ pub enum Entry {
     JournalMode,
     /// FS_IOC_SETFLAGS or EXT4_IOC_MIGRATE by which a file's map of blocks takes another format.
     MapFormat,
+    /// A pNFS client gets the blocks of a range, to write to them itself: `a` offset, `b` length.
+    LayoutGet,
+    /// It has written to them.
+    LayoutCommit,
     /// Allocation of the blocks that a write to shared ones is to be copied to, on the strength of a
     /// mapping taken before: `a` first block, `b` number of blocks. A part of the write.
     CopyOnWrite,

@@ -222,6 +222,27 @@ pub const TABLE: Filesystem = Filesystem {
         )
         .inode(xfs_inode(0))
         .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+        // xfs_fs_map_blocks(inode, offset, length, ...), for fs/nfsd/blocklayout.c
+        Hook::new(
+            entry("xfs_fs_map_blocks"),
+            Effect::Enter(Entry::LayoutGet),
+            "xfs/layout-get",
+        )
+        .inode(arg(0, &[]))
+        .payload(Some(arg(1, &[])), Some(arg(2, &[])), None),
+        leave("xfs_fs_map_blocks", Entry::LayoutGet, "xfs/layout-get-end"),
+        // xfs_fs_commit_blocks(inode, maps, nr_maps, ...)
+        Hook::new(
+            entry("xfs_fs_commit_blocks"),
+            Effect::Enter(Entry::LayoutCommit),
+            "xfs/layout-commit",
+        )
+        .inode(arg(0, &[])),
+        leave(
+            "xfs_fs_commit_blocks",
+            Entry::LayoutCommit,
+            "xfs/layout-commit-end",
+        ),
         // xfs_flush_unmap_range(ip, ...): whether copies are left is looked at when it is over.
         Hook::new(
             exit("xfs_flush_unmap_range"),

@@ -159,6 +159,22 @@ pub const ANNOTATIONS: &[Annotation] = &[
                    of the file may be dirty and count on theirs. Fixed by commit 4390f019ad78 (6.12).",
     },
     Annotation {
+        kind: Kind::OpUnprotected,
+        filesystem: FilesystemKind::Xfs,
+        operation: Some(Operation::LayoutCommit),
+        class: LockClass::InvalidateLock,
+        target: Some("xfs_iomap_write_unwritten"),
+        how: None,
+        from: Version(6, 0, 0),
+        before: None,
+        argument: "fs/xfs/xfs_pnfs.c:xfs_fs_commit_blocks drops the pages of what a pNFS client has written, \
+                   then makes its blocks written ones, both under i_rwsem alone, which page faults do not take. \
+                   A load in between finds them unwritten and maps or caches zeroes, which nothing tears down: \
+                   with DAX the mapping goes on showing them while read(2) returns the client's data, and \
+                   through the page cache read(2) returns them too. Both seen on 6.12.117 and 7.3.4, \
+                   where a module called what nfsd calls.",
+    },
+    Annotation {
         kind: Kind::LayoutUnbroken,
         filesystem: FilesystemKind::Xfs,
         operation: Some(Operation::SwapExtents),

@@ -64,6 +64,10 @@ impl Engine {
             return;
         };
         let direct = change.operation == Operation::DirectWrite;
+        // The data came from elsewhere, and before.
+        if change.operation == Operation::LayoutCommit {
+            return self.change(task, span, false, event);
+        }
         if change.operation == Operation::WrittenBack {
             return self.written_back(task.id, &task.locks, change, span, event);
         }

@@ -226,6 +226,20 @@ impl Operation {
                 source: "fs/xfs/xfs_icache.c:xfs_inode_free_cowblocks",
                 ..Duties::NONE
             },
+            Self::LayoutGet => Duties {
+                rwsem: true,
+                grows: true,
+                source: "fs/xfs/xfs_pnfs.c:xfs_fs_map_blocks",
+                ..Duties::NONE
+            },
+            // Whoever maps an unwritten block maps zeroes.
+            Self::LayoutCommit => Duties {
+                exclusion: true,
+                rwsem: true,
+                teardown: Owed::Always,
+                source: "fs/xfs/xfs_pnfs.c:xfs_fs_commit_blocks",
+                ..Duties::NONE
+            },
             Self::WrittenBack => Duties {
                 more: &[(FilesystemKind::Xfs, Duty::DiskSizeLast)],
                 source: "fs/xfs/xfs_aops.c:xfs_end_ioend; from 7.3 on fs/xfs/xfs_ioend.c:xfs_end_ioend_write",

@@ -742,7 +742,13 @@ impl Engine {
         }
     }
 
-    fn change(&mut self, task: &mut Task, span: Span, under_extent_lock: bool, event: &Event) {
+    pub(super) fn change(
+        &mut self,
+        task: &mut Task,
+        span: Span,
+        under_extent_lock: bool,
+        event: &Event,
+    ) {
         let Some(Scope::Change(change)) = doing(&mut task.scopes) else {
             return;
         };

@@ -59,6 +59,10 @@ pub enum Operation {
     Fiemap,
     /// XFS's collection of copies that nothing needs: XFS_IOC_FREE_EOFBLOCKS, or a worker
     TrimCopies,
+    /// XFS's blocks handed to a pNFS client
+    LayoutGet,
+    /// XFS's blocks that a pNFS client has written
+    LayoutCommit,
     /// Writeback
     Writeback,
     /// A worker, for pages that were written back
@@ -92,7 +96,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -117,6 +121,8 @@ impl Operation {
         Self::BufferedRead,
         Self::Fiemap,
         Self::TrimCopies,
+        Self::LayoutGet,
+        Self::LayoutCommit,
         Self::Writeback,
         Self::WrittenBack,
         Self::PageMkwrite,
@@ -140,6 +146,7 @@ impl Operation {
         const UNFLUSHED: &str = "pages as they were before, and dirty them after their flush";
         const REFORMATTED: &str = "blocks by a map that is being replaced";
         const UNCOPIED: &str = "and dirty pages whose copies are being given up";
+        const CLIENTS: &str = "pages of zeroes where a client has written";
         const STALE: &str = "blocks that are no longer the file's";
         match self {
             Self::PunchHole => row("fallocate/PUNCH_HOLE", "removed extents", FREED),
@@ -166,6 +173,8 @@ impl Operation {
             Self::BufferedRead => row("read", "read", STALE),
             Self::Fiemap => row("FS_IOC_FIEMAP", "listed extents", STALE),
             Self::TrimCopies => row("blockgc/COW_BLOCKS", "gave up copies", UNCOPIED),
+            Self::LayoutGet => row("pNFS/LAYOUTGET", "allocated", STALE),
+            Self::LayoutCommit => row("pNFS/LAYOUTCOMMIT", "converted extents", CLIENTS),
             Self::Writeback => row("writeback", "wrote back", STALE),
             Self::WrittenBack => row("writeback-end", "converted", STALE),
             Self::PageMkwrite => row("page_mkwrite", "made writable", STALE),
@@ -296,6 +305,8 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         }
         Entry::Fiemap => Begun::Change(Operation::Fiemap, Destroys::Nothing),
         Entry::TrimCopies => Begun::Change(Operation::TrimCopies, Destroys::Nothing),
+        Entry::LayoutGet => Begun::Change(Operation::LayoutGet, Destroys::Nothing),
+        Entry::LayoutCommit => Begun::Change(Operation::LayoutCommit, Destroys::Every),
         Entry::Writeback => Begun::Change(Operation::Writeback, Destroys::Nothing),
         Entry::WrittenBack => Begun::Change(Operation::WrittenBack, Destroys::Nothing),
         Entry::PageMkwrite => Begun::Fault(Operation::PageMkwrite, FaultKind::Mkwrite),

@@ -628,6 +628,8 @@ pub fn needed(effect: Effect) -> bool {
                 | Entry::MoveExtents
                 | Entry::JournalMode
                 | Entry::MapFormat
+                | Entry::LayoutGet
+                | Entry::LayoutCommit
                 | Entry::CopyOnWrite
                 | Entry::Fiemap
                 | Entry::TrimCopies

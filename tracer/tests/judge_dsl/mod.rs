@@ -229,6 +229,16 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             "xfs/look-up",
             Effect::LookUp(Entry::CopyOnWrite),
         ),
+        (
+            "xfs_fs_commit_blocks",
+            "xfs/layout-commit",
+            Enter(Entry::LayoutCommit),
+        ),
+        (
+            "xfs_fs_commit_blocks",
+            "xfs/layout-commit-end",
+            Leave(Entry::LayoutCommit),
+        ),
         ("xfs_end_io", "xfs/written-back", Enter(Entry::WrittenBack)),
         (
             "xfs_end_io",

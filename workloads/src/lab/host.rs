@@ -139,6 +139,9 @@ fn is_present(requirement: &Requirement) -> bool {
 
 /// Finds a program in `PATH` or in the `sbin` directories, which a user's `PATH` lacks.
 pub fn find_program(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|path| path.is_file());
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
@@ -158,6 +161,15 @@ mod tests {
             Some("apt-get install apt qemu-system-x86")
         );
         assert_eq!(install_line(&[]), None);
+    }
+
+    #[test]
+    fn a_program_is_found_by_name_or_path() {
+        let shell = find_program("sh");
+        assert!(shell.is_some());
+        assert_eq!(find_program("/bin/sh"), Some(PathBuf::from("/bin/sh")));
+        assert_eq!(find_program("./sh"), None);
+        assert!(find_program("./Cargo.toml").is_some());
     }
 
     #[test]
