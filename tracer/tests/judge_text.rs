@@ -4,8 +4,8 @@ mod judge_dsl;
 
 use judge_dsl::*;
 use tracer::{
-    hooks::{Entry, Install},
-    judge::{Report, text},
+    hooks::{Entry, Install, LockClass},
+    judge::{Report, operations::Operation, text},
 };
 
 const OFFSET: u64 = 64 * KIB;
@@ -77,5 +77,15 @@ fn findings_as_json() {
         "annotated",
     ] {
         assert!(keys.contains(&key), "{key}");
+    }
+}
+
+#[test]
+fn every_name_is_documented() {
+    let document = std::fs::read_to_string("../docs/report.md").unwrap();
+    let operations = Operation::ALL.map(Operation::name);
+    let locks = LockClass::ALL.map(LockClass::name);
+    for name in operations.into_iter().chain(locks) {
+        assert!(document.contains(&format!("`{name}`")), "{name}");
     }
 }
