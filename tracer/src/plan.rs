@@ -455,6 +455,7 @@ fn role(effect: Effect) -> Role {
         | Effect::Reserve(_)
         | Effect::DiskSize(_)
         | Effect::Orphan
+        | Effect::Sync
         | Effect::Copies
         | Effect::CopiesDropped
         | Effect::LookUp(_)
@@ -500,6 +501,7 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Note => SPEC_UNSCOPED,
         Effect::Evict | Effect::Protect => SPEC_UNSCOPED | SPEC_KNOWN,
         Effect::Zero | Effect::Invalidated | Effect::UserMemory => SPEC_OWN,
+        Effect::Sync => SPEC_OWN | SPEC_SIZE,
         Effect::LookUp(_) => SPEC_WITHIN,
         Effect::Switch(_) => SPEC_WITHIN | SPEC_OWN | SPEC_SIZE,
         Effect::MapExtent | Effect::Validate | Effect::Pause | Effect::PauseUnlocked => 0,

@@ -344,6 +344,56 @@ fn data_goes_beyond_eof_once_a_crash_would_give_it_back() {
 }
 
 #[test]
+fn a_write_with_o_sync_syncs_once_the_size_covers_it() {
+    // The size at the only sync, and so many bytes written of those asked for.
+    let write = |syncs: &[u64], count: u64| {
+        let mut steps = vec![
+            enter(Entry::Write, A).a(OFFSET).b(8192).size(OFFSET),
+            acquire(A, IRwsem, Excl),
+            dax_write(A, OFFSET, 8192).size(OFFSET),
+        ];
+        steps.extend(syncs.iter().map(|&size| sync(A).size(size)));
+        steps.extend([
+            release(A, IRwsem, Excl),
+            leave(Entry::Write, A).a(count).size(OFFSET + count),
+        ]);
+        on_dax(A, steps)
+    };
+    let early = "size-order predicted dax-write";
+    assert_eq!(write(&[OFFSET], 8192), [early]);
+    assert_eq!(write(&[OFFSET + 4096], 8192), [early]);
+    assert_eq!(write(&[OFFSET + 8192], 8192), [""; 0]);
+    assert_eq!(write(&[OFFSET, OFFSET + 8192], 8192), [""; 0]);
+    assert_eq!(write(&[OFFSET + 4096], 4096), [""; 0]);
+    assert_eq!(write(&[], 8192), [""; 0]);
+}
+
+#[test]
+fn an_appending_write_says_nothing_of_where() {
+    const APPEND: u64 = 0x10;
+    const DSYNC: u64 = 0x02;
+    let write = |flags: u64| {
+        on_dax(
+            A,
+            vec![
+                enter(Entry::Write, A)
+                    .a(OFFSET)
+                    .b(8192)
+                    .c(flags)
+                    .size(OFFSET),
+                acquire(A, IRwsem, Excl),
+                dax_write(A, OFFSET, 8192).size(OFFSET),
+                sync(A).size(OFFSET),
+                release(A, IRwsem, Excl),
+                leave(Entry::Write, A).a(8192).size(OFFSET + 8192),
+            ],
+        )
+    };
+    assert_eq!(write(DSYNC), ["size-order predicted dax-write"]);
+    assert_eq!(write(DSYNC | APPEND), [""; 0]);
+}
+
+#[test]
 fn bytes_go_beside_the_page_cache_under_i_rwsem() {
     const DIRECT: u64 = 0x2_0000;
     let transfer = |entry: Entry, lock: Option<Mode>, dax: bool, flags: u64| {
@@ -408,6 +458,30 @@ fn the_map_grows_under_i_rwsem() {
     // O_SYNC writes back what was written, its lock gone.
     let flush = [acquire(A, IRwsem, Excl), release(A, IRwsem, Excl)];
     assert_eq!(grow(Entry::Write, None, &flush), [""; 0]);
+}
+
+#[test]
+fn ext4_waits_for_direct_io_before_it_dirties_pages() {
+    let write = |first: &[Step]| {
+        let mut steps = vec![
+            enter(Entry::Write, E).a(3 * 4096).b(4096),
+            acquire(E, IRwsem, Excl),
+        ];
+        steps.extend_from_slice(first);
+        steps.extend([
+            enter(Entry::Reserve, E),
+            acquire(E, Ilock, Excl),
+            look_up_extent(E),
+            reserve(E, 3),
+            release(E, Ilock, Excl),
+            leave(Entry::Reserve, E),
+            release(E, IRwsem, Excl),
+            leave(Entry::Write, E).a(4096),
+        ]);
+        cached(E, steps)
+    };
+    assert_eq!(write(&[]), ["dio-undrained predicted write"]);
+    assert_eq!(write(&[drain(E)]), [""; 0]);
 }
 
 #[test]

@@ -328,6 +328,15 @@ pub const TABLE: Filesystem = Filesystem {
         )
         .inode(arg(1, &[]))
         .payload(Some(arg(1, &[Step::Read("inode", "i_size")])), None, None),
+        // ext4_truncate(inode), by which a write that came up short gives back what lies behind i_size
+        Hook::new(
+            Target::Function("ext4_truncate", Side::Entry),
+            Effect::UnderExclusion(Span::FromByte),
+            "ext4/take-back",
+        )
+        .stacks(Stacks::Always, Some(Mode::Excl))
+        .inode(arg(0, &[]))
+        .payload(Some(arg(0, &[Step::Read("inode", "i_size")])), None, None),
         // ext4_ext_shift_extents(inode, handle, start, shift, direction)
         changes("ext4_ext_shift_extents", Span::FromBlock, "ext4/shift")
             .inode(arg(0, &[]))

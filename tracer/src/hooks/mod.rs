@@ -444,6 +444,8 @@ pub enum Effect {
     DiskSize(Span),
     /// The file is on the list of those whose blocks beyond EOF a crash gives back.
     Orphan,
+    /// What was written, and the size that goes with it, are about to be made to last.
+    Sync,
     /// So much is left of copies that wait to replace blocks: bytes of memory in `c`.
     Copies,
     /// Copies that wait to replace blocks `a` to `b` are about to be given up, while pages are dirty or written back.

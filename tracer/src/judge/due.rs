@@ -6,7 +6,7 @@ use tracer_ebpf::Event;
 use crate::{
     hooks::{LockClass, Span},
     judge::{
-        duties::{Duty, OneStep},
+        duties::{Duty, OneStep, Owed},
         engine::Engine,
         finding::{Act, Key, LockSeen, Party, Role, Witness},
         inode::{Files, InodeIndex},
@@ -80,13 +80,14 @@ impl Engine {
             return;
         };
         let (cycled, drained) = (subject.rwsem_cycled, subject.drained);
+        let drain = duties.drain || duties.owe(at.filesystem, Duty::Drained);
         let hold = task.locks.find(at.inode, LockClass::IRwsem);
         if hold.is_none() && cycled && at.operation == Operation::BufferedWrite {
             return;
         }
         let broken = match rules::held_exclusively(hold.map(|hold| hold.mode)) {
             Some(broken) => broken,
-            None if duties.drain && self.sight.drains && !drained => {
+            None if drain && self.sight.drains && !drained => {
                 (Kind::DioUndrained, Observed::NotDrained)
             }
             None => return,
@@ -178,9 +179,12 @@ impl Engine {
         }
     }
 
-    /// What is done here is due under the exclusion lock, whatever the operation is.
+    /// What is done here is due under the exclusion lock, whatever the operation is; one that is for such changes has
+    /// rules of its own.
     pub(super) fn due_under_exclusion(&mut self, task: &mut Task, span: Span, event: &Event) {
-        if let Some(Place { doing, .. }) = self.place(task, event.inode) {
+        if let Some(Place { doing, .. }) = self.place(task, event.inode)
+            && doing.operation.duties().teardown == Owed::Never
+        {
             let block_bits = self.files.get(doing.inode).meta.block_bits;
             let range = span.bytes(event.a, event.b, block_bits);
             let class = LockClass::InvalidateLock;
@@ -378,6 +382,29 @@ impl Engine {
         self.size_disorder((task, locks), change, what, event);
     }
 
+    /// A write has returned. With O_SYNC it syncs what it wrote once the size covers it.
+    pub(super) fn size_lasts(&mut self, task: &Task, change: &mut ChangeScope, event: &Event) {
+        let Some(request) = change.request else {
+            return;
+        };
+        let subject = &mut change.subjects.0;
+        let Some(sync) = subject.synced.take() else {
+            return;
+        };
+        let Some(count) = u64::try_from(event.a.cast_signed()).ok() else {
+            return;
+        };
+        let written = ByteRange {
+            start: request.start.max(sync.size),
+            end: request.start.saturating_add(count),
+        };
+        // Else another writer may have moved the size.
+        if !written.is_empty() && self.files.get(subject.inode).alone(subject.begun) {
+            let what = (Observed::SyncedFirst, Act::Sync, written);
+            self.size_disorder((task.id, &task.locks), change, what, &sync);
+        }
+    }
+
     /// Whether an operation owes this to a file of its filesystem.
     pub(super) fn owe(&self, operation: Operation, inode: InodeIndex, duty: Duty) -> bool {
         let filesystem = self.files.get(inode).filesystem;
@@ -432,6 +459,16 @@ pub(super) fn disk_size(task: &mut Task, span: Span, event: &Event) {
     if let Some(subject) = subject_of(task, event.inode) {
         // Bytes, whatever the size of a block.
         subject.disk_size.add(span.bytes(event.a, event.b, 0));
+    }
+}
+
+/// What was written so far is made to last.
+pub(super) fn synced(task: &mut Task, event: &Event) {
+    if let Some(Scope::Change(change)) = doing(&mut task.scopes)
+        && let Some(request) = change.request
+        && let Some(subject) = change.subject_mut(event.inode)
+    {
+        subject.synced = (event.size < request.end).then(|| Box::new(*event));
     }
 }
 

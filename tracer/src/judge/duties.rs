@@ -48,6 +48,8 @@ pub enum Duty {
     DiskSize,
     /// The on-disk size is raised only when what it covers is written.
     DiskSizeLast,
+    /// Direct I/O is waited for.
+    Drained,
     /// Nobody writes pages of the filesystem back meanwhile.
     WritebackHeldOff,
     /// Before data goes beyond EOF the file is on the list of those whose blocks there a crash gives back.
@@ -198,6 +200,7 @@ impl Operation {
             Self::BufferedWrite => Duties {
                 rwsem: true,
                 grows: true,
+                more: &[(FilesystemKind::Ext4, Duty::Drained)],
                 source: "fs/xfs/xfs_file.c:xfs_file_buffered_write; \
                          fs/ext4/file.c:ext4_buffered_write_iter",
                 ..Duties::NONE

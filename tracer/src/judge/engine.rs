@@ -12,7 +12,7 @@ use crate::{
     judge::{
         corruption::Corruptions,
         coverage::Coverage,
-        due::{disk_size, orphan},
+        due::{disk_size, orphan, synced},
         facts::{Fact, Facts, OperationSeen, WindowSeen},
         faults::{PMD_PAGES, meet},
         finding::{Act, Findings, Key, LockSeen, Party, Role, Witness},
@@ -263,6 +263,7 @@ impl Engine {
             Effect::Reserve(span) => self.reserved(task, span, event),
             Effect::DiskSize(span) => disk_size(task, span, event),
             Effect::Orphan => orphan(task, event.inode),
+            Effect::Sync => synced(task, event),
             Effect::Copies => copies(task, event),
             Effect::CopiesDropped => self.copies_dropped(task, event),
             Effect::EntryLock(action) => self.entry_lock(task, action, event),
@@ -561,6 +562,7 @@ impl Engine {
                 self.settle(&mut change);
                 self.written_through(task.id, &change, event);
                 self.tail_zeroed(task, &mut change, event);
+                self.size_lasts(task, &mut change, event);
                 self.write_returned(change.operation, event);
                 self.end_change(&change, Nanos(event.head.time));
                 self.facts.tell(|| {

@@ -99,6 +99,8 @@ pub enum Act {
     },
     /// Bytes of a DAX file were written.
     Data,
+    /// What was written was made to last.
+    Sync,
     /// Blocks were allocated.
     Allocate,
     /// The extent map was changed.

@@ -247,8 +247,8 @@ pub const FAULT_FLAG_WRITE: u64 = 1;
 
 /// `IOCB_DIRECT` (include/linux/fs.h).
 const IOCB_DIRECT: u64 = 1 << 17;
-/// `IOCB_APPEND` (include/linux/fs.h): the offset is not known yet.
-const IOCB_APPEND: u64 = 1 << 1;
+/// `IOCB_APPEND` (include/linux/fs.h, as `RWF_APPEND` of include/uapi/linux/fs.h): the offset is not known yet.
+const IOCB_APPEND: u64 = 0x10;
 
 /// The bytes that a read, write or fallocate(2) is asked for: from `a`, `b` many, with flags `c`.
 pub fn request(entry: Entry, a: u64, b: u64, c: u64) -> Option<ByteRange> {

@@ -380,6 +380,8 @@ pub enum Observed {
     DiskSizeFirst,
     /// Nothing says that blocks beyond EOF are to be given back after a crash.
     NotOrphaned,
+    /// It was synced before the size covered it.
+    SyncedFirst,
     /// `i_size` covers it already.
     Published,
     /// Another file maps the same page frame.
@@ -438,6 +440,7 @@ impl Observed {
             Self::CopiesDropped => "copies given up with pages dirty".to_owned(),
             Self::DiskSizeBehind => "on-disk size not brought up to it".to_owned(),
             Self::DiskSizeFirst => "on-disk size first".to_owned(),
+            Self::SyncedFirst => "synced first".to_owned(),
             Self::NotOrphaned => "not on the list of orphans".to_owned(),
             Self::Published => "i_size first".to_owned(),
             Self::TwoOwners => "mapped writable by one file and by another".to_owned(),
@@ -652,6 +655,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Reserve(_)
         | Effect::DiskSize(_)
         | Effect::Orphan
+        | Effect::Sync
         | Effect::Copies
         | Effect::CopiesDropped
         | Effect::UserMemory

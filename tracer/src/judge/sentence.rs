@@ -306,6 +306,12 @@ impl Facts<'_> {
                      made written ones; after a crash meanwhile the file has zeroes where it had data"
                 );
             }
+            Observed::SyncedFirst => {
+                return format!(
+                    "synced inode {inode} before its size covered {span}, which it had written; a crash loses what \
+                     write(2) with O_SYNC said had reached the medium"
+                );
+            }
             Observed::NotOrphaned => {
                 return format!(
                     "writes {span} of inode {inode}, beyond EOF, without having put it on the list of \

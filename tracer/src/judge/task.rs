@@ -151,6 +151,8 @@ pub struct Subject {
     pub was_drained: bool,
     /// What the on-disk size was made to cover.
     pub disk_size: ByteRanges,
+    /// The last sync within the operation, if the file ended before what was to be written then.
+    pub synced: Option<Box<Event>>,
     /// It is on the list of those whose blocks beyond EOF a crash gives back.
     pub orphan: bool,
     /// Copies that wait to replace blocks were left when its pages had been written back and dropped.
@@ -186,6 +188,7 @@ impl Subject {
             drained: false,
             was_drained: false,
             disk_size: ByteRanges::default(),
+            synced: None,
             orphan: false,
             copies: false,
             untorn: None,

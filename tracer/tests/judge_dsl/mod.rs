@@ -142,6 +142,7 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             Invalidate(Span::Bytes, Teardown::Drop),
         ),
         ("inode_dio_wait", "dio/wait", Effect::DrainDirect),
+        ("vfs_fsync_range", "sync/range", Effect::Sync),
         ("dax_iomap_rw", "dax/transfer", Effect::DaxTransfer),
         ("__iomap_dio_rw", "dio/transfer", Effect::DirectTransfer),
         ("filemap_read", "user/read", Effect::UserMemory),
@@ -635,6 +636,11 @@ pub fn convert(inode: u64, offset: u64, length: u64) -> Step {
         .a(offset)
         .b(length)
         .direct()
+}
+
+/// `vfs_fsync_range`
+pub fn sync(inode: u64) -> Step {
+    Step::new(Effect::Sync, inode)
 }
 
 /// `xfs_setfilesize`, `ext4_update_disksize_before_punch`

@@ -59,6 +59,7 @@ pub struct Mutation<'a> {
 /// By class, then by name.
 const FILES: &[&str] = &[
     include_str!("../../mutations/ext4-collapse-unlocked.patch"),
+    include_str!("../../mutations/ext4-failed-write-unlocked.patch"),
     include_str!("../../mutations/ext4-insert-unlocked.patch"),
     include_str!("../../mutations/ext4-journal-mode-unlocked.patch"),
     include_str!("../../mutations/ext4-journal-mode-written-back.patch"),
@@ -147,6 +148,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-shift-unmap-short.patch"),
     include_str!("../../mutations/xfs-swapext-flush-one.patch"),
     include_str!("../../mutations/xfs-truncate-size-late.patch"),
+    include_str!("../../mutations/ext4-buffered-no-dio-drain.patch"),
     include_str!("../../mutations/ext4-dio-unaligned-no-drain.patch"),
     include_str!("../../mutations/ext4-fallocate-no-dio-drain.patch"),
     include_str!("../../mutations/ext4-move-extents-no-dio-drain.patch"),
@@ -161,8 +163,10 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-truncate-no-dax-break.patch"),
     include_str!("../../mutations/ext4-dax-no-prezero.patch"),
     include_str!("../../mutations/ext4-dax-write-no-orphan.patch"),
+    include_str!("../../mutations/ext4-dax-write-synced-early.patch"),
     include_str!("../../mutations/ext4-dio-no-orphan.patch"),
     include_str!("../../mutations/ext4-dio-size-before-blocks.patch"),
+    include_str!("../../mutations/ext4-dio-synced-early.patch"),
     include_str!("../../mutations/ext4-dio-written-blocks.patch"),
     include_str!("../../mutations/ext4-punch-disk-size-behind.patch"),
     include_str!("../../mutations/ext4-punch-edges-not-zeroed.patch"),

@@ -34,6 +34,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file_past_cache(Habit::LOADS)?;
     target.will_truncate();
     let direct = setup.direct(&target)?;
+    let synced = setup.direct_synced(&target)?;
     let loaded = setup.file(Family::Fixed, 0, Habit::default())?;
     let mut memory = Aligned::new(MEMORY);
     Ok(solo(move |run| {
@@ -45,6 +46,10 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             return in_parts(run, &target, &direct, &mut memory);
         }
         let allocate = run.rng().one_in(2);
+        let direct = match run.rng().one_in(3) {
+            true => &synced,
+            false => &direct,
+        };
         extend(run, &target, allocate, |data, offset| {
             direct.write_all_at(memory.copy(data), offset)
         })

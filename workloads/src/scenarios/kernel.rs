@@ -385,8 +385,8 @@ pub fn set_attribute(file: &File, attribute: Attribute, on: bool) -> io::Result<
 
 /// pwrite(2) of memory that is mapped nowhere.
 pub fn write_from_nowhere(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
-    // The first page of an address space stays empty (vm.mmap_min_addr).
-    let nowhere = std::ptr::without_provenance::<libc::c_void>(8);
+    // The first page of an address space stays empty (vm.mmap_min_addr); direct I/O wants it aligned.
+    let nowhere = std::ptr::null();
     // SAFETY: the kernel looks before it reads.
     let written = unsafe {
         libc::pwrite(

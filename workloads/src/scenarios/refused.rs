@@ -1,7 +1,9 @@
 //! Operations that the kernel refuses only after it has taken their locks: on the way out of an
 //! error one may be left held, and every later fault on the file hangs.
 
+use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
@@ -31,14 +33,21 @@ struct Refusal {
     errnos: &'static [i32],
     /// Only a hole makes it do anything.
     in_hole: bool,
-    /// With a second file, and the range that faults come to.
-    call: fn(&Target, &Target, PageRange) -> io::Result<()>,
+    /// With the range that faults come to.
+    call: fn(&Files, PageRange) -> io::Result<()>,
+}
+
+struct Files {
+    target: Arc<Target>,
+    /// The same, for direct I/O.
+    direct: File,
+    other: Arc<Target>,
 }
 
 const fn anywhere(
     operation: Operation,
     errnos: &'static [i32],
-    call: fn(&Target, &Target, PageRange) -> io::Result<()>,
+    call: fn(&Files, PageRange) -> io::Result<()>,
 ) -> Refusal {
     Refusal {
         operation,
@@ -55,36 +64,41 @@ const INSERT: FallocateFlags = FallocateFlags::FALLOC_FL_INSERT_RANGE;
 const REFUSALS: &[Refusal] = &[
     // Nothing would be left to move (fs/xfs/xfs_file.c:xfs_falloc_collapse_range,
     // fs/ext4/extents.c:ext4_collapse_range).
-    anywhere(Operation::CollapseError, &[libc::EINVAL], |target, _, _| {
-        allocate(target, COLLAPSE, target.size() - PAGE, PAGE)
+    anywhere(Operation::CollapseError, &[libc::EINVAL], |files, _| {
+        allocate(&files.target, COLLAPSE, files.target.size() - PAGE, PAGE)
     }),
     // Nothing is there to be moved.
-    anywhere(Operation::InsertError, &[libc::EINVAL], |target, _, _| {
-        allocate(target, INSERT, target.size(), PAGE)
+    anywhere(Operation::InsertError, &[libc::EINVAL], |files, _| {
+        allocate(&files.target, INSERT, files.target.size(), PAGE)
     }),
     // The file would become larger than any may.
-    anywhere(Operation::InsertError, &[libc::EFBIG], |target, _, _| {
-        allocate(target, INSERT, 0, i64::MAX as u64 / PAGE * PAGE - PAGE)
+    anywhere(Operation::InsertError, &[libc::EFBIG], |files, _| {
+        allocate(
+            &files.target,
+            INSERT,
+            0,
+            i64::MAX as u64 / PAGE * PAGE - PAGE,
+        )
     }),
     // Blocks are reserved, or allocated, before the data turns out to be nowhere
     // (fs/xfs/xfs_iomap.c:xfs_buffered_write_iomap_end).
     Refusal {
         in_hole: true,
-        ..anywhere(
-            Operation::WriteError,
-            &[libc::EFAULT],
-            |target, _, range| {
-                kernel::write_from_nowhere(&target.file, range.offset(), range.bytes())
-            },
-        )
+        ..anywhere(Operation::WriteError, &[libc::EFAULT], |files, range| {
+            kernel::write_from_nowhere(&files.target.file, range.offset(), range.bytes())
+        })
     },
+    // Beyond EOF they are given back (fs/ext4/truncate.h:ext4_truncate_failed_write).
+    anywhere(Operation::WriteError, &[libc::EFAULT], |files, range| {
+        kernel::write_from_nowhere(&files.direct, files.target.size(), range.bytes())
+    }),
     Refusal {
         filesystem: Some("xfs"),
         // EINVAL if the two cannot be exchanged at all just now.
         ..anywhere(
             Operation::SwapError,
             &[libc::EBUSY, libc::EINVAL],
-            |target, other, _| swap_stale(&target.file, &other.file),
+            |files, _| swap_stale(&files.target.file, &files.other.file),
         )
     },
     // No block begins there (fs/remap_range.c:generic_remap_checks).
@@ -94,9 +108,9 @@ const REFUSALS: &[Refusal] = &[
         ..anywhere(
             Operation::CloneError,
             &[libc::EINVAL, libc::EOPNOTSUPP],
-            |target, other, range| {
+            |files, range| {
                 let offset = range.offset() + PAGE / 8;
-                kernel::clone_range(&other.file, &target.file, offset, PAGE)
+                kernel::clone_range(&files.other.file, &files.target.file, offset, PAGE)
             },
         )
     },
@@ -109,7 +123,11 @@ fn allocate(target: &Target, how: FallocateFlags, offset: u64, length: u64) -> i
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
-    let other = setup.file(Family::Fixed, 0, Habit::default())?;
+    let files = Files {
+        direct: setup.direct(&target)?,
+        other: setup.file(Family::Fixed, 0, Habit::default())?,
+        target: target.clone(),
+    };
     let filesystem = setup.scene().filesystem.clone();
     let known: Vec<&Refusal> = REFUSALS
         .iter()
@@ -125,7 +143,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
             refusal.operation,
             &target,
             target.whole(),
-            || match (refusal.call)(&target, &other, range) {
+            || match (refusal.call)(&files, range) {
                 Err(error) => match error.raw_os_error() {
                     Some(errno) if refusal.errnos.contains(&errno) => Ok(()),
                     _ => Err(error),

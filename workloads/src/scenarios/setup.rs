@@ -239,10 +239,19 @@ impl Setup {
 
     /// The target's file once more, for direct I/O.
     pub fn direct(&self, target: &Target) -> Result<File, Error> {
+        self.direct_with(target, 0)
+    }
+
+    /// The same, which syncs what it writes.
+    pub fn direct_synced(&self, target: &Target) -> Result<File, Error> {
+        self.direct_with(target, libc::O_DSYNC)
+    }
+
+    fn direct_with(&self, target: &Target, flags: libc::c_int) -> Result<File, Error> {
         OpenOptions::new()
             .read(true)
             .write(true)
-            .custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW)
+            .custom_flags(libc::O_DIRECT | libc::O_NOFOLLOW | flags)
             .open(&target.path)
             .map_err(|source| match source.raw_os_error() {
                 Some(libc::EINVAL) => self.scene.unsupported("O_DIRECT", None),
