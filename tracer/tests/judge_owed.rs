@@ -45,6 +45,26 @@ fn judged_cached(steps: Vec<Step>) -> Vec<String> {
 }
 
 #[test]
+fn a_truncate_that_lets_go_of_the_lock_after_its_teardown() {
+    let cycled = |torn_again: bool| {
+        let mut steps = truncate(A, SIZE, SIZE / 2);
+        // Behind the teardown.
+        let mut more = vec![
+            release(A, InvalidateLock, Excl),
+            acquire(A, InvalidateLock, Excl),
+        ];
+        more.extend(torn_again.then(|| drop_from(A, SIZE / 2).size(SIZE / 2)));
+        steps.splice(4..4, more);
+        judged_cached(steps)
+    };
+    assert_eq!(
+        cycled(false),
+        ["stale-after-relock predicted setattr/truncate"]
+    );
+    assert_eq!(cycled(true), [""; 0]);
+}
+
+#[test]
 fn changes_that_are_one_step_come_under_one_hold_of_the_maps_lock() {
     const INSERT: u64 = 0x20;
     let before_change = |mode: u64, more: Vec<Step>| {

@@ -16,7 +16,7 @@ use crate::{
         inode::InodeIndex,
         lockset::{Hold, LockSet},
         operations::Operation,
-        rules::{self, Kind, LayoutFacts, Observed, TornFacts},
+        rules::{self, ChangeFacts, Kind, LayoutFacts, Observed, TornFacts},
         task::{ChangeScope, Early, Reported, Scope, Task, TaskId, Torn, Untorn, stack_id},
         window::{CLOCK_SKEW_NS, Danger, FindingIndex, Installed},
     },
@@ -123,6 +123,16 @@ impl Engine {
                 .reported
                 .iter()
                 .any(|reported| reported.class == LockClass::InvalidateLock);
+        // Beyond EOF nobody finds a block any more, but that is what a truncate tears down, and looks for pins in.
+        let retaken = excluded && duties.exclusion && {
+            let facts = ChangeFacts {
+                now: locks.find(inode, LockClass::InvalidateLock),
+                invalidation: subject.last_invalidation(range).map(|last| last.hold),
+                ..ChangeFacts::default()
+            };
+            matches!(rules::change(facts), Some((_, Observed::Retaken)))
+        };
+        let excluded = excluded && !retaken;
         let mode = |class| locks.find(inode, class).map(|hold: Hold| hold.mode);
         let inherited = entry == Entry::SetSize && !subject.rwsem_cycled;
         let rwsem = mode(LockClass::IRwsem).or(inherited.then_some(Mode::Excl));
@@ -135,6 +145,13 @@ impl Engine {
                 act: Act::Change,
             });
         };
+        if retaken {
+            broke(
+                Kind::StaleAfterRelock,
+                Observed::Retaken,
+                LockClass::InvalidateLock,
+            );
+        }
         if duties.rwsem
             && let Some((kind, observed)) = rules::held_exclusively(rwsem)
         {
