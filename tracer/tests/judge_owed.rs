@@ -45,6 +45,28 @@ fn judged_cached(steps: Vec<Step>) -> Vec<String> {
 }
 
 #[test]
+fn no_copies_wait_in_the_second_of_two_files_that_are_swapped() {
+    let swapped = |first: u64, second: u64| {
+        let mut recorder = Recorder::with(header());
+        for inode in [A, B] {
+            recorder.judge().inode(&file(inode, inode, XFS, false, "f"));
+        }
+        let steps = swap().into_iter().map(|step| match step.effect {
+            Effect::ChangeExtents(_) if step.inode == A => step.a(0).c(first),
+            Effect::ChangeExtents(_) => step.a(1).c(second),
+            _ => step,
+        });
+        recorder.run(1, steps.collect::<Vec<_>>());
+        found(&recorder.finish())
+    };
+    assert_eq!(
+        swapped(0, 48),
+        ["missing-invalidate predicted XFS_IOC_SWAPEXT"]
+    );
+    assert_eq!(swapped(48, 0), [""; 0]);
+}
+
+#[test]
 fn a_truncate_that_lets_go_of_the_lock_after_its_teardown() {
     let cycled = |torn_again: bool| {
         let mut steps = truncate(A, SIZE, SIZE / 2);

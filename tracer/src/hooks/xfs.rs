@@ -447,13 +447,14 @@ pub const TABLE: Filesystem = Filesystem {
         )
         .inode(xfs_inode(1))
         .payload(Some(arg(5, &[])), None, Some(arg(1, COPIES))),
-        // Both forks' owners hold their ILOCKs here; the swap itself may be inlined.
+        // (ip, which): both forks' owners hold their ILOCKs here; the swap itself may be inlined.
         changes(
             Target::Tracepoint("xfs_swap_extent_before"),
             Span::Whole,
             "xfs/swap-forks",
         )
-        .inode(xfs_inode(0)),
+        .inode(xfs_inode(0))
+        .payload(Some(arg32(1)), None, Some(arg(0, COPIES))),
         // (ip, lock_flags, caller_ip)
         note("xfs_ilock", "xfs/note-ilock").payload(Some(arg32(1)), Some(arg(2, &[])), None),
         note("xfs_iunlock", "xfs/note-iunlock").payload(Some(arg32(1)), Some(arg(2, &[])), None),

@@ -42,7 +42,8 @@ pub enum Duty {
     /// What is torn down before a shift begins a block before it: writeback that completes there would merge
     /// with what moves.
     Edge,
-    /// Where extents shift, no copies are left that wait to replace blocks: they would do so elsewhere.
+    /// Where extents shift or are swapped, no copies are left that wait to replace blocks: they would do so
+    /// elsewhere.
     NoCopies,
     /// Where pages over EOF are dropped, the on-disk size reaches as far: nobody will write them back.
     DiskSize,
@@ -156,7 +157,10 @@ impl Operation {
                 ..ALL
             },
             Self::SwapExtents => Duties {
-                more: &[(FilesystemKind::Xfs, Duty::InOne(OneStep::Changes))],
+                more: &[
+                    (FilesystemKind::Xfs, Duty::InOne(OneStep::Changes)),
+                    (FilesystemKind::Xfs, Duty::NoCopies),
+                ],
                 source: "fs/xfs/xfs_bmap_util.c:xfs_swap_extents",
                 ..ALL
             },

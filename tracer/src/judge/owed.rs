@@ -87,6 +87,9 @@ pub(super) fn extent_lock(filesystem: FilesystemKind) -> Option<LockClass> {
         .map(|table| table.extent_lock)
 }
 
+/// fs/xfs/xfs_bmap_util.c:xfs_swap_extents, of the temporary file.
+const SWAP_SECOND: u64 = 1;
+
 impl Engine {
     /// Judges a change that the exclusion lock did protect, or did not have to.
     pub(super) fn owed(
@@ -180,9 +183,14 @@ impl Engine {
             broke(Kind::DioUndrained, Observed::NotDrained, LockClass::IRwsem);
         }
         let shifts = span == Span::FromBlock;
-        if shifts
-            && duties.owe(filesystem, Duty::NoCopies)
-            && subject.copies
+        // The first file's copies are swapped too (fs/xfs/xfs_bmap_util.c:xfs_swap_extents).
+        let may_keep = match span {
+            Span::FromBlock => !subject.copies,
+            Span::Whole => event.a != SWAP_SECOND,
+            _ => true,
+        };
+        if duties.owe(filesystem, Duty::NoCopies)
+            && !may_keep
             && event.c != 0
             && let Some(class) = extent_lock(filesystem)
         {

@@ -148,6 +148,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-reflink-no-unmap.patch"),
     include_str!("../../mutations/xfs-shift-copies-kept.patch"),
     include_str!("../../mutations/xfs-shift-unmap-short.patch"),
+    include_str!("../../mutations/xfs-swapext-copies-kept.patch"),
     include_str!("../../mutations/xfs-swapext-flush-one.patch"),
     include_str!("../../mutations/xfs-truncate-size-late.patch"),
     include_str!("../../mutations/ext4-buffered-no-dio-drain.patch"),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Needs;
 use super::block::{Cell, FileId};
 use super::error::Error;
 use super::extents::{Operation, clone};
@@ -76,5 +77,29 @@ impl Sharing {
     pub fn expect_source(&self, run: &mut Run) -> Result<(), Error> {
         let page = Page(run.rng().below(self.source.whole().count()));
         run.look(&self.source, page, Cell::Tail, self.word(page))
+    }
+}
+
+/// A file that blocks are shared with, so that stores to them wait as copies until they are written back.
+pub struct Twin(Arc<Target>);
+
+impl Twin {
+    /// One of `target`; none with DAX, where nothing waits, or without reflink.
+    pub fn new(setup: &mut Setup, target: &Target) -> Result<Option<Self>, Error> {
+        if !setup.meets(Needs::ReflinkPageCache) {
+            return Ok(None);
+        }
+        let twin = setup.bystander(Family::Fixed)?;
+        let page = PageRange::new(Page(0), 1);
+        let shares = clone(&target.file, &twin.file, page).is_ok();
+        Ok(shares.then_some(Self(twin)))
+    }
+
+    /// Shares the range of a file with this one, and with none that it was shared with before.
+    pub fn share(&self, run: &mut Run, target: &Target, range: PageRange) -> Result<(), Error> {
+        run.apply(Operation::CloneRange, &self.0, range, || {
+            clone(&target.file, &self.0.file, range)
+        })
+        .map(drop)
     }
 }

@@ -4,32 +4,20 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::Needs;
 use super::block::Cell;
 use super::error::Error;
-use super::extents::{Operation, clone, collapse, insert};
+use super::extents::{Operation, collapse, insert};
 use super::faulter::Habit;
 use super::ledger::{Family, Wrong};
 use super::pages::{Page, PageRange};
 use super::run::Run;
 use super::setup::{Cast, Setup, solo};
+use super::sharing::Twin;
 use super::target::Target;
 
 /// Pages behind the mapped ones, as many as the longest range has: no mapped page is ever beyond EOF,
 /// and an insertion at the last page still has something to move.
 const SLACK: u32 = 64;
-
-/// A file that blocks are shared with, so that stores to them wait as copies until they are written back; none
-/// with DAX, where nothing waits, or without reflink.
-fn twin(setup: &mut Setup, target: &Target) -> Result<Option<Arc<Target>>, Error> {
-    if !setup.meets(Needs::ReflinkPageCache) {
-        return Ok(None);
-    }
-    let twin = setup.bystander(Family::Fixed)?;
-    let page = PageRange::new(Page(0), 1);
-    let shares = clone(&target.file, &twin.file, page).is_ok();
-    Ok(shares.then_some(twin))
-}
 
 /// Which way the pages move.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,13 +54,11 @@ impl Shift {
     /// The cast of a scenario that does nothing else.
     pub fn cast(self, setup: &mut Setup) -> Result<Cast, Error> {
         let target = setup.file(Family::Shifted, SLACK, Habit::default())?;
-        let twin = twin(setup, &target)?;
+        let twin = Twin::new(setup, &target)?;
         Ok(solo(move |run| {
             if let Some(twin) = twin.as_ref().filter(|_| run.rng().one_in(8)) {
                 let range = run.aim(&target);
-                run.apply(Operation::CloneRange, twin, range, || {
-                    clone(&target.file, &twin.file, range)
-                })?;
+                twin.share(run, &target, range)?;
             }
             self.round(run, &target)
         }))

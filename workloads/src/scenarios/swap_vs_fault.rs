@@ -10,6 +10,7 @@ use super::kernel::{self, busy_if};
 use super::pages::PageRange;
 use super::run::Run;
 use super::setup::{Cast, Setup, duo};
+use super::sharing::Twin;
 use super::target::Target;
 use super::{Lacks, Needs, Scenario};
 
@@ -23,10 +24,14 @@ pub const SCENARIO: Scenario = Scenario {
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let pair = setup.pair(Habit::default())?;
+    let twin = Twin::new(setup, &pair.0)?.map(Arc::new);
     Ok(duo(move |run| {
         let (target, other) = either_way(run, &pair);
         run.aim(target);
-        run.aim(other);
+        let range = run.aim(other);
+        if let Some(twin) = twin.as_ref().filter(|_| run.rng().one_in(4)) {
+            twin.share(run, other, range)?;
+        }
         exchange(run, target, other, target.whole(), |run| {
             run.apply(Operation::SwapExtents, target, target.whole(), || {
                 match swap(&target.file, &other.file) {
