@@ -255,8 +255,8 @@ fn hardships_end_in_a_word_and_leave_nothing_behind() {
     let report = analyze(&killed);
     assert!(report.events > 1000, "{} events", report.events);
     assert!(report.incomplete.is_some());
-    assert_eq!(report.verdict, Verdict::Inconclusive);
     assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert_eq!(report.verdict, Verdict::Inconclusive);
 
     assert_eq!(
         read(result, "probes.status").trim(),
