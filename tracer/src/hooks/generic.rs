@@ -198,9 +198,9 @@ pub const HOOKS: &[Hook] = &[
         ))
         .payload(Some(arg(0, &[Step::Read("folio", "index")])), None, None)
         .small_blocks(),
-    // What comes after it in the task comes after the wait.
     // fs/sync.c:vfs_fsync_range, by generic_write_sync where a file is written with O_SYNC or O_DSYNC
     Hook::new(entry("vfs_fsync_range"), Effect::Sync, "sync/range").stacks(Stacks::Always, None),
+    // What comes after it in the task comes after the wait.
     Hook::new(entry("inode_dio_wait"), Effect::DrainDirect, "dio/wait").inode(arg(0, &[])),
     // fs/dax.c:dax_iomap_rw(iocb, iter, ops)
     Hook::new(entry("dax_iomap_rw"), Effect::DaxTransfer, "dax/transfer")

@@ -184,13 +184,13 @@ impl Engine {
         }
         let shifts = span == Span::FromBlock;
         // The first file's copies are swapped too (fs/xfs/xfs_bmap_util.c:xfs_swap_extents).
-        let may_keep = match span {
-            Span::FromBlock => !subject.copies,
-            Span::Whole => event.a != SWAP_SECOND,
-            _ => true,
+        let stay_behind = match span {
+            Span::FromBlock => subject.copies,
+            Span::Whole => event.a == SWAP_SECOND,
+            _ => false,
         };
         if duties.owe(filesystem, Duty::NoCopies)
-            && !may_keep
+            && stay_behind
             && event.c != 0
             && let Some(class) = extent_lock(filesystem)
         {
