@@ -193,7 +193,7 @@ fn hardships_end_in_a_word_and_leave_nothing_behind() {
         faultline record -o killed.flt --mount /mnt/xfs -- \
             faultline work punch-vs-fault /mnt/xfs --time 60s > killed.log 2>&1 &
         recorder=$!
-        while [ "$(stat -c %s killed.flt 2>/dev/null || echo 0)" -lt 100000 ]; do usleep 50000; done
+        while [ "$(stat -c %s killed.flt 2>/dev/null || echo 0)" -lt 400000 ]; do usleep 50000; done
         attached > attached.during
         # The workload stands still while the hooks go, or the emulator may trip over its own
         # translation of the code that is being patched.
@@ -257,6 +257,14 @@ fn hardships_end_in_a_word_and_leave_nothing_behind() {
     assert!(report.incomplete.is_some());
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert_eq!(report.verdict, Verdict::Inconclusive);
+    // Wherever it had been killed.
+    let bytes = fs::read(result.join("killed.flt")).unwrap();
+    for cut in (1..12).map(|part| bytes.len() * part / 12) {
+        fs::write(result.join("cut.flt"), &bytes[..cut]).unwrap();
+        let report = analyze(&trace(result, "cut.flt"));
+        assert!(report.findings.is_empty(), "{cut}: {:?}", report.findings);
+        assert_eq!(report.verdict, Verdict::Inconclusive);
+    }
 
     assert_eq!(
         read(result, "probes.status").trim(),

@@ -2,7 +2,7 @@
 
 use crate::{
     judge::{Judge, Report, mining::Hypothesis},
-    trace::Trace,
+    trace::{Item, Trace},
 };
 
 /// Runs every rule over the whole trace, in one pass.
@@ -36,23 +36,29 @@ fn run(mut judge: Judge, trace: &Trace) -> Judge {
     for task in trace.tasks() {
         judge.task(task);
     }
-    for loss in trace.losses() {
-        judge.loss(loss);
-    }
     for mark in trace.marks() {
         judge.mark(mark);
     }
-    let unread = trace.for_each(|cpu, event| judge.record(cpu, event));
-    for loss in &unread {
-        judge.loss(loss);
+    for item in trace.events() {
+        match item {
+            Item::Event { cpu, event } => judge.record(cpu, &event),
+            Item::Loss(loss) => judge.loss(&loss),
+        }
     }
     judge
 }
 
 /// Why a trace ends early, if it does.
 pub(crate) fn why_incomplete(trace: &Trace) -> Option<String> {
-    trace.incomplete().map(|torn| match torn.bytes_unread {
-        0 => torn.reason,
-        bytes => format!("{}; {bytes} bytes at its end cannot be read", torn.reason),
+    trace.incomplete().map(|torn| {
+        let unread = match torn.bytes_unread {
+            0 => String::new(),
+            bytes => format!("; {bytes} bytes at its end cannot be read"),
+        };
+        format!(
+            "{}{unread}; it is judged up to {:.3} s, where the events of every CPU are there",
+            torn.reason,
+            torn.whole_until.0 as f64 / 1e9
+        )
     })
 }

@@ -8,6 +8,8 @@ use judge_dsl::*;
 use tracer::{
     hooks::{Entry, EntryAction, Install, LockAction, LockClass, Mode},
     judge::{Report, finding::Finding, rules::Kind},
+    trace::meta::{Loss, LossCause},
+    units::Nanos,
 };
 use tracer_ebpf::event::{FLAG_FREEZE_FREE, FLAG_FREEZE_HELD};
 
@@ -685,6 +687,17 @@ fn freeze_protection_of_a_fault_under_way_or_unseen_is_no_leak() {
         }),
         0
     );
+    // Somebody's, who has not been heard of since.
+    let loss = |recorder: &mut Recorder| {
+        recorder.judge().loss(&Loss {
+            cpu: Some(1),
+            from: Nanos(1),
+            to: Nanos(2),
+            count: 1,
+            cause: LossCause::Corrupt,
+        });
+    };
+    assert_eq!(judged(header(), loss), 0);
     let mut sampled = header();
     sampled.left_out = 3;
     assert_eq!(judged(sampled, |_| ()), 0);

@@ -6,7 +6,10 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 use trace_support::*;
-use tracer::trace::{LossCause, Trace, TraceError, format::Kind};
+use tracer::{
+    trace::{LossCause, Trace, TraceError, Writer, format::Kind},
+    units::Nanos,
+};
 
 fn small() -> (tempfile::TempDir, std::path::PathBuf, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
@@ -68,9 +71,14 @@ fn a_torn_tail_ends_the_trace() {
         };
         assert_eq!(incomplete.reason, reason);
         assert_eq!(trace.footer(), None);
+        assert_eq!(
+            (incomplete.whole_until, trace.event_count()),
+            (Nanos(3900), 100)
+        );
+        assert_eq!(trace.time_range(), Some((Nanos(2000), Nanos(3900))));
         let (events, losses) = read_all(&trace);
         assert_eq!(losses, []);
-        assert_eq!(events.len(), 100);
+        assert_eq!(events.len(), 80);
         let mut rest = whole.iter();
         assert!(events.iter().all(|event| rest.any(|other| other == event)));
     }
@@ -89,6 +97,34 @@ fn a_torn_tail_ends_the_trace() {
 }
 
 #[test]
+fn a_trace_that_nobody_noted_down_as_whole_ends_with_the_first_of_its_cpus() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.flt");
+    let mut writer = Writer::create(&path, &header()).unwrap();
+    let events = |from| [event(from, 100, 1), event(from + 500, 100, 2)];
+    writer.events(0, &events(2000)).unwrap();
+    writer.flush().unwrap();
+    let trace = Trace::open(&path).unwrap();
+    assert_eq!(trace.incomplete().unwrap().whole_until, header().started);
+    assert_eq!(read_all(&trace).0, []);
+    assert_eq!(trace.event_count(), 2);
+
+    writer.events(1, &events(1900)).unwrap();
+    writer.flush().unwrap();
+    let trace = Trace::open(&path).unwrap();
+    assert_eq!(trace.incomplete().unwrap().whole_until, Nanos(2400));
+    let times: Vec<u64> = read_all(&trace)
+        .0
+        .iter()
+        .map(|(_, event)| event.head.time)
+        .collect();
+    assert_eq!(times, [1900, 2000, 2400]);
+
+    writer.finish(&footer()).unwrap();
+    assert_eq!(read_all(&Trace::open(&path).unwrap()).0.len(), 4);
+}
+
+#[test]
 fn zeros_at_the_end_are_a_torn_tail() {
     let (_dir, path, bytes) = small();
     let chunks = chunks(&bytes);
@@ -100,7 +136,7 @@ fn zeros_at_the_end_are_a_torn_tail() {
     bytes.resize(keep + 5000, 0);
     let trace = open(&path, &bytes).unwrap();
     assert_eq!(trace.incomplete().unwrap().bytes_unread, 5000);
-    assert_eq!(read_all(&trace).0.len(), 60);
+    assert_eq!(read_all(&trace).0.len(), 40);
 }
 
 #[test]

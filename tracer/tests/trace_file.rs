@@ -76,6 +76,7 @@ fn tables_come_before_the_events_that_use_them() {
         Kind::Stacks,
         Kind::Events,
         Kind::Events,
+        Kind::Whole,
     ];
     let end = [Kind::Losses, Kind::Footer, Kind::Index];
     let mut expected = vec![Kind::Header];
@@ -121,7 +122,7 @@ fn full_buffers_go_out_by_themselves() {
         "its recording was not closed"
     );
     assert_eq!(trace.incomplete().unwrap().bytes_unread, 0);
-    drop(writer);
+    writer.finish(&footer()).unwrap();
     let (read, _) = read_all(&Trace::open(&path).unwrap());
     assert!(read.iter().map(|&(_, event)| event).eq(events));
 }

@@ -155,8 +155,9 @@ impl<'t> FileFeed<'t> {
                     return;
                 }
                 self.at = self.at.max(time);
-                if let Item::Event { cpu, event } = item {
-                    model.event(cpu, &event);
+                match item {
+                    Item::Event { cpu, event } => model.event(cpu, &event),
+                    Item::Loss(loss) => model.story.loss(&loss),
                 }
             }
             if Instant::now() >= until {

@@ -359,9 +359,10 @@ impl Engine {
         }
     }
 
-    /// After a loss no translation is known to be in place.
+    /// After a loss no translation is known to be in place, and any fault may be under way.
     pub fn forget_translations(&mut self) {
         self.lossy = true;
+        self.balances = None;
         for index in self.files.indexes() {
             self.files.get_mut(index).translations.clear();
         }

@@ -20,7 +20,7 @@ use crate::{
     kernel::symbols::Symbols,
     marks::Receiver,
     trace::{Footer, Header, Mark, Stack, TraceError, WriteSummary, Writer},
-    units::StackId,
+    units::{Nanos, StackId},
 };
 
 /// A ring is looked at no less often than this.
@@ -40,6 +40,8 @@ pub(super) struct Recording<'a> {
     pub(super) marks: Option<Receiver>,
     said: Vec<Mark>,
     hang: HangWatch,
+    /// When the rings were emptied the last time before the file was brought up to date.
+    swept: Nanos,
 }
 
 impl<'a> Recording<'a> {
@@ -62,6 +64,7 @@ impl<'a> Recording<'a> {
             marks: None,
             said: Vec::new(),
             hang: HangWatch::new(&header.hooks, &options.output),
+            swept: header.started,
             session,
         })
     }
@@ -88,8 +91,10 @@ impl<'a> Recording<'a> {
             self.listen()?;
             if flushed.elapsed() >= FLUSH_EVERY {
                 self.check();
-                self.look_for_hangs()?;
-                self.writer.flush()?;
+                let swept = self.look_for_hangs()?;
+                // A record that was not finished yet then, and what the ring had behind it, came since.
+                self.writer
+                    .whole(std::mem::replace(&mut self.swept, swept))?;
                 self.hang.judge();
                 flushed = Instant::now();
                 let left = child
@@ -129,15 +134,16 @@ impl<'a> Recording<'a> {
         }
     }
 
-    /// Writes down what tasks that do not go on are in the middle of.
-    fn look_for_hangs(&mut self) -> Result<(), RecordError> {
+    /// Writes down what tasks that do not go on are in the middle of. Returns when the rings were emptied.
+    fn look_for_hangs(&mut self) -> Result<Nanos, RecordError> {
         let at = now();
         // What is older goes into the file first. Events of one CPU keep their order when all are merged by time:
         // behind one of a later time the others of that CPU would come too late.
         self.take()?;
         let (events, stacks) = self.hang.look(at);
         self.writer.stacks(&stacks);
-        Ok(self.writer.events(0, &events)?)
+        self.writer.events(0, &events)?;
+        Ok(at)
     }
 
     /// Moves what the workload said into the file.

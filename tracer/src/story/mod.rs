@@ -13,7 +13,7 @@ use crate::{
     hooks::FilesystemKind,
     judge::{Judge, Owner, Report, facts::Fact},
     live::Item,
-    trace::{Trace, meta},
+    trace::{Item as Recorded, Trace, meta},
     units::{Ino, Nanos, Tid},
 };
 
@@ -82,9 +82,11 @@ impl Story {
     pub fn of(trace: &Trace, timeline: Timeline, mut listen: impl FnMut(&Self, &Fact)) -> Told {
         let mut story = Self::with_timeline(trace.header(), timeline);
         story.tables(trace);
-        let unread = trace.for_each(|cpu, event| story.event(cpu, event, &mut listen));
-        for loss in &unread {
-            story.loss(loss);
+        for item in trace.events() {
+            match item {
+                Recorded::Event { cpu, event } => story.event(cpu, &event, &mut listen),
+                Recorded::Loss(loss) => story.loss(&loss),
+            }
         }
         story.judge.close(trace.footer());
         story.settle(&mut listen);
@@ -92,16 +94,13 @@ impl Story {
         Told { story, report }
     }
 
-    /// Everything that a trace knows besides its events.
+    /// Everything that a trace knows besides its events and losses.
     pub fn tables(&mut self, trace: &Trace) {
         for inode in trace.inodes() {
             self.judge.inode(inode);
         }
         for task in trace.tasks() {
             self.judge.task(task);
-        }
-        for loss in trace.losses() {
-            self.loss(loss);
         }
         for mark in trace.marks() {
             self.judge.mark(mark);

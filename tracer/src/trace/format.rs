@@ -56,6 +56,8 @@ pub enum Kind {
     Index = 8,
     /// A JSON array of [`super::meta::Mark`].
     Marks = 9,
+    /// Nothing in it: every CPU's events up to its `last` stand before it.
+    Whole = 10,
 }
 
 impl Kind {
@@ -71,6 +73,7 @@ impl Kind {
             7 => Self::Footer,
             8 => Self::Index,
             9 => Self::Marks,
+            10 => Self::Whole,
             _ => return None,
         })
     }
@@ -87,6 +90,7 @@ impl Kind {
             Self::Footer => "footer",
             Self::Index => "index",
             Self::Marks => "marks",
+            Self::Whole => "whole",
         }
     }
 }

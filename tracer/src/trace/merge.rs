@@ -36,7 +36,8 @@ pub enum Item {
 }
 
 /// A trace's events and losses by time; events at the same time by CPU. Events of one CPU keep the
-/// order in which its ring had them, even where their times do not rise. A loss comes before the
+/// order in which its ring had them, even where their times do not rise. It ends where the events of every
+/// CPU are still there ([`super::Incomplete::whole_until`]). A loss comes before the
 /// first event that is not before its `from`.
 ///
 /// Memory in use is one compressed chunk's worth per CPU, whatever the trace's length.
@@ -46,6 +47,8 @@ pub struct Events<'t> {
     heap: BinaryHeap<Reverse<Key>>,
     losses: slice::Iter<'t, Loss>,
     next_loss: u64,
+    /// Later events are none of the stream's.
+    until: u64,
     damage: Vec<Loss>,
     /// None only if memory is too short for a context.
     decompressor: Option<Decompressor<'static>>,
@@ -82,6 +85,7 @@ impl<'t> Events<'t> {
             heap,
             losses,
             next_loss,
+            until: trace.whole_until().0,
             damage: Vec::new(),
             decompressor,
         }
@@ -99,7 +103,8 @@ impl Iterator for Events<'_> {
     #[inline]
     fn next(&mut self) -> Option<Item> {
         loop {
-            let Some(mut top) = self.heap.peek_mut() else {
+            let top = self.heap.peek_mut();
+            let Some(mut top) = top.filter(|top| top.0.time <= self.until) else {
                 let loss = self.losses.next().copied();
                 self.next_loss = first(&self.losses);
                 return loss.map(Item::Loss);

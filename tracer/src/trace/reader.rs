@@ -31,6 +31,8 @@ pub struct Incomplete {
     pub reason: String,
     /// Bytes at its end that hold no whole chunk.
     pub bytes_unread: u64,
+    /// Events up to here are all there. Later ones, of which not every CPU's may be, are not given out.
+    pub whole_until: Nanos,
 }
 
 /// Bytes inside a trace that cannot be read.
@@ -58,6 +60,8 @@ pub struct Trace {
     /// Chunks of events by CPU, in file order.
     chunks: BTreeMap<u32, Vec<Place>>,
     torn: Option<Torn>,
+    /// No event up to here is missing but for what is told as lost.
+    whole_until: Nanos,
 }
 
 impl Trace {
@@ -114,6 +118,7 @@ impl Trace {
             damage: Vec::new(),
             chunks: BTreeMap::new(),
             torn: None,
+            whole_until: Nanos(u64::MAX),
         };
         trace.load(layout);
         Ok(trace)
@@ -154,7 +159,7 @@ impl Trace {
                     self.footer = json(&self.map, place);
                     self.footer.is_some()
                 }
-                Kind::Header | Kind::Index => true,
+                Kind::Header | Kind::Index | Kind::Whole => true,
             };
             if !read {
                 self.damaged_table(place, kind);
@@ -162,6 +167,9 @@ impl Trace {
         }
         for gap in &layout.gaps {
             self.damaged_gap(gap, &layout.chunks);
+        }
+        if self.footer.is_none() {
+            self.whole_until = self.common_end(&layout.chunks);
         }
         self.losses.sort_by_key(|loss| loss.from);
     }
@@ -176,6 +184,26 @@ impl Trace {
         if matches!(kind, Kind::Inodes | Kind::Losses) {
             self.losses.push(chunk_loss(&place.header));
         }
+    }
+
+    /// Up to when the events of every CPU are in a trace that was not closed. The writer notes it down; before it
+    /// first did, it is where the first CPU's events end.
+    fn common_end(&self, chunks: &[Place]) -> Nanos {
+        let noted = chunks
+            .iter()
+            .rfind(|place| place.header.kind() == Some(Kind::Whole));
+        if let Some(place) = noted {
+            return Nanos(place.header.last.get());
+        }
+        if self.chunks.len() < self.header.cpus as usize {
+            return self.header.started;
+        }
+        let ends = self
+            .chunks
+            .values()
+            .filter_map(|places| places.last())
+            .map(|place| Nanos(place.header.last.get()));
+        ends.min().unwrap_or(self.header.started)
     }
 
     /// What was in a gap is unknown, so its bounds are those of every CPU's events around it.
@@ -246,6 +274,7 @@ impl Trace {
         Some(Incomplete {
             reason: reason.to_owned(),
             bytes_unread,
+            whole_until: self.whole_until,
         })
     }
 
@@ -280,18 +309,25 @@ impl Trace {
         &self.stacks
     }
 
-    /// Events in the trace, including those in chunks that turn out to be damaged.
+    /// Events in the trace, including those in chunks that turn out to be damaged, and those behind
+    /// [`Incomplete::whole_until`].
     pub fn event_count(&self) -> u64 {
         self.places()
             .map(|place| u64::from(place.header.count.get()))
             .sum()
     }
 
-    /// Times of the first and the last event.
+    /// Times of the first and the last event that [`Self::events`] gives, or bounds of them.
     pub fn time_range(&self) -> Option<(Nanos, Nanos)> {
         let first = self.places().map(|place| place.header.first.get()).min()?;
         let last = self.places().map(|place| place.header.last.get()).max()?;
+        let last = last.min(self.whole_until.0).max(first);
         Some((Nanos(first), Nanos(last)))
+    }
+
+    /// Up to when [`Self::events`] gives events.
+    pub(super) fn whole_until(&self) -> Nanos {
+        self.whole_until
     }
 
     /// CPUs that have events.

@@ -23,6 +23,7 @@ use super::{
     index,
     meta::{Footer, Header, Inode, Loss, Mark, Stack, Task},
 };
+use crate::units::Nanos;
 
 /// Level 1 is nearly as small as level 3 here, at twice the speed.
 const LEVEL: i32 = 1;
@@ -149,6 +150,22 @@ impl Writer {
                 .events(&mut self.encoder, &mut self.tables, cpu, buffer)?;
         }
         self.tables.write(&mut self.out)
+    }
+
+    /// Does what [`Self::flush`] does, and notes down that no event up to `until` is missing, of any CPU. A
+    /// trace that is never closed is read up to the last such note: in what comes after it, the events of
+    /// one CPU may be there and those of another not.
+    ///
+    /// # Errors
+    /// [`TraceError::Io`] and [`TraceError::DiskFull`].
+    pub fn whole(&mut self, until: Nanos) -> Result<(), TraceError> {
+        self.flush()?;
+        let contents = Contents {
+            first: until.0,
+            last: until.0,
+            ..Contents::default()
+        };
+        self.out.chunk(Kind::Whole, contents, &[])
     }
 
     /// Closes the trace.
@@ -406,7 +423,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{trace::Trace, units::Nanos};
+    use crate::trace::Trace;
 
     fn header() -> Header {
         Header {

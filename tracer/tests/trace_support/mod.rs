@@ -139,7 +139,7 @@ pub fn write_small(path: &Path) -> Vec<(u32, Event)> {
             all.extend(events.iter().map(|&event| (cpu, event)));
             writer.events(cpu, &events).unwrap();
         }
-        writer.flush().unwrap();
+        writer.whole(Nanos(2900 + round * 1000)).unwrap();
     }
     writer.loss(&loss(2500));
     let summary = writer.finish(&footer()).unwrap();
