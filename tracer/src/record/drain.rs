@@ -27,6 +27,10 @@ use crate::{
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// Losses are asked for and the file is brought up to date this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
+/// Nanoseconds after its time by which a record is in its ring, and no longer in front of others that wait for
+/// it: a task that is interrupted between the two is not kept from going on for longer.
+const LATE: u64 = 100_000_000;
+
 /// A recording into one file.
 pub(super) struct Recording<'a> {
     session: &'a mut Session,
@@ -40,8 +44,6 @@ pub(super) struct Recording<'a> {
     pub(super) marks: Option<Receiver>,
     said: Vec<Mark>,
     hang: HangWatch,
-    /// When the rings were emptied the last time before the file was brought up to date.
-    swept: Nanos,
 }
 
 impl<'a> Recording<'a> {
@@ -64,7 +66,6 @@ impl<'a> Recording<'a> {
             marks: None,
             said: Vec::new(),
             hang: HangWatch::new(&header.hooks, &options.output),
-            swept: header.started,
             session,
         })
     }
@@ -92,9 +93,7 @@ impl<'a> Recording<'a> {
             if flushed.elapsed() >= FLUSH_EVERY {
                 self.check();
                 let swept = self.look_for_hangs()?;
-                // A record that was not finished yet then, and what the ring had behind it, came since.
-                self.writer
-                    .whole(std::mem::replace(&mut self.swept, swept))?;
+                self.writer.whole(Nanos(swept.0.saturating_sub(LATE)))?;
                 self.hang.judge();
                 flushed = Instant::now();
                 let left = child
