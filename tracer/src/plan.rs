@@ -446,6 +446,7 @@ fn role(effect: Effect) -> Role {
         | Effect::DrainDirect
         | Effect::DaxTransfer
         | Effect::DirectTransfer
+        | Effect::Advice
         | Effect::UserMemory
         | Effect::Allocate(..)
         | Effect::MapExtent

@@ -117,6 +117,33 @@ fn copies_are_not_given_up_under_dirty_pages() {
 }
 
 #[test]
+fn pages_are_read_ahead_under_i_rwsem() {
+    const WILLNEED: u64 = 3;
+    const DONTNEED: u64 = 4;
+    let advise = |mode: Option<Mode>, what| {
+        let mut steps = vec![enter(Entry::Advise, A).a(OFFSET).b(LENGTH).c(what)];
+        steps.extend(mode.map(|mode| acquire(A, IRwsem, mode)));
+        steps.push(advice(A, OFFSET, LENGTH, what));
+        steps.extend(mode.map(|mode| release(A, IRwsem, mode)));
+        steps.push(leave(Entry::Advise, A));
+        steps
+    };
+    assert_eq!(
+        cached(A, advise(None, WILLNEED)),
+        ["op-unprotected predicted fadvise"]
+    );
+    assert_eq!(cached(A, advise(Some(Shared), WILLNEED)), [""; 0]);
+    assert_eq!(cached(A, advise(None, DONTNEED)), [""; 0]);
+    // It has no pages.
+    assert_eq!(on_dax(A, advise(None, WILLNEED)), [""; 0]);
+    // Not XFS's.
+    assert_eq!(
+        cached(E, vec![advice(E, OFFSET, LENGTH, WILLNEED)]),
+        [""; 0]
+    );
+}
+
+#[test]
 fn a_page_that_loses_some_of_its_blocks_is_write_protected() {
     const BLOCK: u64 = 1024;
     // The last block of page 4 to the first of page 6.

@@ -233,6 +233,11 @@ pub const HOOKS: &[Hook] = &[
         Some(arg(1, &[Step::Read("iov_iter", "count")])),
         None,
     ),
+    // generic_fadvise(file, offset, len, advice)
+    Hook::new(entry("generic_fadvise"), Effect::Advice, "advice/taken")
+        .stacks(Stacks::Sampled, None)
+        .inode(arg(0, FILE))
+        .payload(Some(arg(1, &[])), Some(arg(2, &[])), Some(arg(3, &[]))),
     // Zeroes for blocks that a filesystem hands out as written ones (XFS_BMAPI_ZERO,
     // EXT4_GET_BLOCKS_ZERO); the block device does not say whose they are.
     Hook::new(entry("blkdev_issue_zeroout"), Effect::Zero, "blocks/zero"),

@@ -348,6 +348,8 @@ pub enum Entry {
     Write,
     /// `inode_operations.fiemap`: `a` offset, `b` length.
     Fiemap,
+    /// `file_operations.fadvise`: `a` offset, `b` length (0: to EOF), `c` POSIX_FADV_*.
+    Advise,
     /// Pages are written back.
     Writeback,
     /// Copies that wait to replace shared blocks are given up where nothing needs them: XFS_IOC_FREE_EOFBLOCKS, or a
@@ -375,7 +377,12 @@ impl Entry {
     pub fn changes(self) -> bool {
         !matches!(
             self,
-            Self::Read | Self::Fiemap | Self::TrimCopies | Self::Writeback | Self::WrittenBack
+            Self::Read
+                | Self::Fiemap
+                | Self::Advise
+                | Self::TrimCopies
+                | Self::Writeback
+                | Self::WrittenBack
         )
     }
 
@@ -426,6 +433,9 @@ pub enum Effect {
     DaxTransfer,
     /// Bytes of a file are about to go to or from the medium beside the page cache: `a` offset, `b` length.
     DirectTransfer,
+    /// What a program said it will need is about to be read ahead, or otherwise taken account of: payload as
+    /// [`Entry::Advise`].
+    Advice,
     /// User memory is about to be touched, any page of which may fault, under the exclusion lock.
     UserMemory,
     /// Blocks of the span became the file's, as written ones.

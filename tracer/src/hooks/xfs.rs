@@ -150,6 +150,15 @@ pub const TABLE: Filesystem = Filesystem {
         leave("xfs_file_write_iter", Entry::Write, "xfs/write-end"),
         fiemap_enter("xfs_vn_fiemap", "xfs/fiemap"),
         leave("xfs_vn_fiemap", Entry::Fiemap, "xfs/fiemap-end"),
+        // xfs_file_fadvise(file, start, end, advice), whose end is a length
+        Hook::new(
+            entry("xfs_file_fadvise"),
+            Effect::Enter(Entry::Advise),
+            "xfs/advise",
+        )
+        .inode(arg(0, FILE))
+        .payload(Some(arg(1, &[])), Some(arg(2, &[])), Some(arg(3, &[]))),
+        leave("xfs_file_fadvise", Entry::Advise, "xfs/advise-end"),
         // xfs_vm_writepages(mapping, wbc)
         Hook::new(
             entry("xfs_vm_writepages"),

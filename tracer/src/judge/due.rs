@@ -23,6 +23,8 @@ use crate::{
 
 /// In blocks: fs/xfs/libxfs/xfs_format.h, XFS_MAX_FILEOFF is 2^54 - 1.
 const BEYOND_ANY_FILE: u64 = 1 << 50;
+/// include/uapi/linux/fadvise.h
+const POSIX_FADV_WILLNEED: u64 = 3;
 
 /// What a task is in the middle of, seen from one of its files.
 pub(super) struct Place {
@@ -124,6 +126,29 @@ impl Engine {
             let range = ByteRange::new(event.a, event.b);
             self.broke(task, doing, broken, range, event);
         }
+    }
+
+    /// Pages are about to be read ahead: XFS has them come from blocks that do not move meanwhile
+    /// (fs/xfs/xfs_file.c:xfs_file_fadvise). DAX files have no pages.
+    pub(super) fn advised(&mut self, task: &mut Task, event: &Event) {
+        let Some(Place { doing, .. }) = self.place(task, event.inode) else {
+            return;
+        };
+        if doing.operation != Operation::Advise
+            || event.c != POSIX_FADV_WILLNEED
+            || self.files.get(doing.inode).meta.dax
+            || task.locks.find(doing.inode, LockClass::IRwsem).is_some()
+        {
+            return;
+        }
+        let broken = Broken {
+            kind: Kind::OpUnprotected,
+            observed: Observed::Unheld,
+            class: LockClass::IRwsem,
+            act: Act::ReadAhead,
+        };
+        let length = if event.b == 0 { u64::MAX } else { event.b };
+        self.broke(task, doing, broken, ByteRange::new(event.a, length), event);
     }
 
     /// Changes that are one step come under one hold of the map's lock. What writeback maps on the operation's

@@ -247,6 +247,7 @@ impl Engine {
                 self.may_fault(task, event);
             }
             Effect::DirectTransfer => self.transferred(task, event),
+            Effect::Advice => self.advised(task, event),
             Effect::UnderExclusion(span) => self.due_under_exclusion(task, span, event),
             Effect::Switch(_) => self.at_its_point(task, event),
             Effect::UserMemory => self.may_fault(task, event),

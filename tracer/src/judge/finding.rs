@@ -111,6 +111,8 @@ pub enum Act {
     Convert,
     /// Bytes went to or from the medium, beside the page cache.
     Transfer,
+    /// Pages read ahead.
+    ReadAhead,
     /// Blocks were reserved for pages.
     Reserve,
     /// Pages were dropped.

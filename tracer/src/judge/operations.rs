@@ -57,6 +57,8 @@ pub enum Operation {
     BufferedRead,
     /// FS_IOC_FIEMAP
     Fiemap,
+    /// posix_fadvise(2), readahead(2), madvise(2)
+    Advise,
     /// XFS's collection of copies that nothing needs: XFS_IOC_FREE_EOFBLOCKS, or a worker
     TrimCopies,
     /// XFS's blocks handed to a pNFS client
@@ -96,7 +98,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -120,6 +122,7 @@ impl Operation {
         Self::DirectRead,
         Self::BufferedRead,
         Self::Fiemap,
+        Self::Advise,
         Self::TrimCopies,
         Self::LayoutGet,
         Self::LayoutCommit,
@@ -172,6 +175,7 @@ impl Operation {
             Self::DirectRead => row("direct-read", "read", STALE),
             Self::BufferedRead => row("read", "read", STALE),
             Self::Fiemap => row("FS_IOC_FIEMAP", "listed extents", STALE),
+            Self::Advise => row("fadvise", "read ahead", STALE),
             Self::TrimCopies => row("blockgc/COW_BLOCKS", "gave up copies", UNCOPIED),
             Self::LayoutGet => row("pNFS/LAYOUTGET", "allocated", STALE),
             Self::LayoutCommit => row("pNFS/LAYOUTCOMMIT", "converted extents", CLIENTS),
@@ -304,6 +308,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
             }
         }
         Entry::Fiemap => Begun::Change(Operation::Fiemap, Destroys::Nothing),
+        Entry::Advise => Begun::Change(Operation::Advise, Destroys::Nothing),
         Entry::TrimCopies => Begun::Change(Operation::TrimCopies, Destroys::Nothing),
         Entry::LayoutGet => Begun::Change(Operation::LayoutGet, Destroys::Nothing),
         Entry::LayoutCommit => Begun::Change(Operation::LayoutCommit, Destroys::Every),

@@ -635,6 +635,7 @@ pub fn needed(effect: Effect) -> bool {
                 | Entry::LayoutCommit
                 | Entry::CopyOnWrite
                 | Entry::Fiemap
+                | Entry::Advise
                 | Entry::TrimCopies
                 | Entry::Writeback
                 | Entry::WrittenBack
@@ -650,6 +651,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Invalidated
         | Effect::LookUp(_)
         | Effect::DirectTransfer
+        | Effect::Advice
         | Effect::Validate
         | Effect::Validated
         | Effect::Reserve(_)

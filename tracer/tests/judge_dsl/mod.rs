@@ -145,6 +145,9 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
         ("vfs_fsync_range", "sync/range", Effect::Sync),
         ("dax_iomap_rw", "dax/transfer", Effect::DaxTransfer),
         ("__iomap_dio_rw", "dio/transfer", Effect::DirectTransfer),
+        ("generic_fadvise", "advice/taken", Effect::Advice),
+        ("xfs_file_fadvise", "xfs/advise", Enter(Entry::Advise)),
+        ("xfs_file_fadvise", "xfs/advise-end", Leave(Entry::Advise)),
         ("filemap_read", "user/read", Effect::UserMemory),
         ("fiemap_fill_next_extent", "user/fiemap", Effect::UserMemory),
         ("xfs_vn_fiemap", "xfs/fiemap", Enter(Entry::Fiemap)),
@@ -583,6 +586,14 @@ pub fn drain(inode: u64) -> Step {
 /// `__iomap_dio_rw`
 pub fn direct_transfer(inode: u64, offset: u64, length: u64) -> Step {
     Step::new(Effect::DirectTransfer, inode).a(offset).b(length)
+}
+
+/// `generic_fadvise`
+pub fn advice(inode: u64, offset: u64, length: u64, advice: u64) -> Step {
+    Step::new(Effect::Advice, inode)
+        .a(offset)
+        .b(length)
+        .c(advice)
 }
 
 /// `dax_iomap_rw`

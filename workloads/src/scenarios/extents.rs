@@ -85,6 +85,8 @@ operations! {
     MapSync = "msync",
     /// posix_fadvise(2), POSIX_FADV_DONTNEED.
     DropCaches = "fadvise/DONTNEED",
+    /// posix_fadvise(2), POSIX_FADV_WILLNEED.
+    ReadAhead = "fadvise/WILLNEED",
     /// ioctl(2), XFS_IOC_SWAPEXT.
     SwapExtents = "XFS_IOC_SWAPEXT",
     /// ioctl(2), XFS_IOC_EXCHANGE_RANGE.

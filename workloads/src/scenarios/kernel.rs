@@ -410,10 +410,18 @@ pub fn sync_filesystem(file: &File) -> io::Result<()> {
 
 /// posix_fadvise(2) with `POSIX_FADV_DONTNEED`: drops clean pages from the cache.
 pub fn drop_cache(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    advise(file, offset, bytes, libc::POSIX_FADV_DONTNEED)
+}
+
+/// posix_fadvise(2) with `POSIX_FADV_WILLNEED`: reads pages into the cache.
+pub fn read_ahead(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    advise(file, offset, bytes, libc::POSIX_FADV_WILLNEED)
+}
+
+fn advise(file: &File, offset: u64, bytes: u64, advice: libc::c_int) -> io::Result<()> {
     let (offset, bytes) = (offset as libc::off_t, bytes as libc::off_t);
     // SAFETY: plain numbers.
-    match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, bytes, libc::POSIX_FADV_DONTNEED) }
-    {
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, bytes, advice) } {
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }

@@ -4,6 +4,7 @@
 use super::error::Error;
 use super::extents::{Operation, preallocate};
 use super::faulter::Habit;
+use super::kernel;
 use super::ledger::Family;
 use super::pages::{Page, PageRange};
 use super::run::Run;
@@ -45,6 +46,12 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                 if let Some(held) = run.exclude(&target, range) {
                     run.rewrite(&target, &held)?;
                 }
+            }
+            // Pages of the hole, and of what others punch meanwhile.
+            2 => {
+                run.apply(Operation::ReadAhead, &target, range, || {
+                    kernel::read_ahead(&target.file, range.offset(), range.bytes())
+                })?;
             }
             // The fault threads' stores refill it.
             _ => {}
