@@ -68,6 +68,8 @@ pub struct Workload {
     pub dax: bool,
     /// mkfs arguments instead of the usual ones.
     pub mkfs: Option<String>,
+    /// Mount options, comma separated, besides the one that says whether to use DAX.
+    pub options: Option<String>,
     /// Which scenario.
     pub scenario: String,
     /// How long.
@@ -214,6 +216,7 @@ impl Trial {
             filesystem,
             dax: true,
             mkfs: None,
+            options: None,
             scenario: "punch-vs-fault".to_owned(),
             extent,
             seed: 1,
@@ -235,6 +238,7 @@ impl Trial {
             filesystem: mutation.filesystem,
             dax: mutation.mode == Mode::Dax,
             mkfs: mutation.mkfs.map(str::to_owned),
+            options: None,
             scenario: mutation.scenario.to_owned(),
             extent,
             seed: 1,
@@ -645,7 +649,7 @@ impl Trial {
     }
 }
 
-/// What arguments of mkfs ask for, as a part of a file's name: `-m reflink=1` is `reflink`,
+/// What arguments of mkfs, or mount options, ask for, as a part of a file's name: `-m reflink=1` is `reflink`,
 /// `-O ^has_journal` is `no-has-journal`.
 fn features(mkfs: &str) -> impl Iterator<Item = String> {
     mkfs.split([' ', ','])
@@ -667,7 +671,8 @@ impl Workload {
         if !self.dax {
             name.push_str("-page-cache");
         }
-        for feature in self.mkfs.iter().flat_map(|mkfs| features(mkfs)) {
+        let asked = self.mkfs.iter().chain(&self.options);
+        for feature in asked.flat_map(|asked| features(asked)) {
             name.push('-');
             name.push_str(&feature);
         }
@@ -686,10 +691,12 @@ impl Workload {
         if scenario.is_ok_and(|scenario| scenario.needs == Needs::ExchangeMixed) {
             job.options = "dax=inode".to_owned();
         }
-        if self.dax {
-            job
-        } else {
-            job.through_page_cache()
+        if !self.dax {
+            job = job.through_page_cache();
+        }
+        match &self.options {
+            Some(options) => job.mounted_with(options),
+            None => job,
         }
     }
 

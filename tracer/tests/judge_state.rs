@@ -132,6 +132,23 @@ fn an_address_stands_for_a_file_only_from_its_record_on() {
     assert_eq!(files, [(131, "/mnt/xfs/a"), (777, "/mnt/ext4/other")]);
 }
 
+/// Two tasks meet a new file at the same time: the one that is to say which it is says it after the other's first act.
+#[test]
+fn what_begins_on_a_file_that_is_gone_is_the_next_ones() {
+    let judged = |after: u64| {
+        let mut recorder = Recorder::new();
+        recorder.run(1, [evict(A)]);
+        let mut other = file(A, 777, XFS, true, "other");
+        other.since = Nanos(recorder.time + after);
+        recorder.judge().inode(&other);
+        recorder.run(1, unlocked_punch(A));
+        recorder.finish().findings[0].inode.0
+    };
+    assert_eq!(judged(10_000), 777);
+    // It came back to where it was before.
+    assert_eq!(judged(1_000_000_000), 131);
+}
+
 /// ext4's swap-boot gives both files new generations, whatever faults are under way.
 #[test]
 fn a_file_of_a_new_generation_stays_the_same_for_what_is_open() {

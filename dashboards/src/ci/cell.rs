@@ -405,6 +405,7 @@ mod tests {
             filesystem: FilesystemKind::Xfs,
             dax,
             mkfs: mkfs.map(str::to_owned),
+            options: None,
             scenario: scenario.to_owned(),
             extent: Extent::Time(std::time::Duration::from_secs(1)),
             seed: 1,

@@ -153,6 +153,7 @@ impl Inside {
             filesystem,
             dax,
             mkfs: None,
+            options: None,
             scenario: "xfstests".to_owned(),
             extent: crate::campaign::Extent::Operations(0),
             seed: 0,

@@ -68,6 +68,8 @@ pub struct FilesystemConfig {
     pub name: String,
     /// mkfs arguments instead of the usual ones.
     pub mkfs: Option<String>,
+    /// Mount options, comma separated, besides the one for DAX.
+    pub options: Option<String>,
     /// Through the page cache instead of DAX.
     #[serde(default)]
     pub page_cache: bool,
@@ -93,6 +95,7 @@ struct Variant {
     filesystem: FilesystemKind,
     dax: bool,
     mkfs: Option<String>,
+    options: Option<String>,
     scenarios: Vec<String>,
 }
 
@@ -147,6 +150,7 @@ pub fn workloads(
                 filesystem: variant.filesystem,
                 dax: variant.dax,
                 mkfs: variant.mkfs.clone(),
+                options: variant.options.clone(),
                 scenario: name.clone(),
                 extent: Extent::Time(time * plays(name)),
                 seed: 1,
@@ -169,6 +173,7 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
         filesystem,
         dax,
         mkfs: mkfs.map(str::to_owned),
+        options: None,
         scenarios: SCENARIOS
             .iter()
             .map(|scenario| scenario.name.to_owned())
@@ -241,6 +246,7 @@ fn configured(suite: Suite, one: &FilesystemConfig) -> Result<Variant> {
         filesystem,
         dax: !one.page_cache,
         mkfs: one.mkfs.clone(),
+        options: one.options.clone(),
         scenarios,
     })
 }

@@ -140,6 +140,7 @@ fn on_this_machine(arguments: &Ci, config: &Config, suite: Suite) -> Result<()> 
             })
             .map(|workload| Workload {
                 mkfs: None,
+                options: None,
                 ..workload
             })
             .collect();

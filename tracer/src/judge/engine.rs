@@ -215,7 +215,7 @@ impl Engine {
         match effect {
             Effect::Invalidate(span, how) => self.tear_down(span, how, event),
             Effect::LayoutScan(span) => self.unmapped_for_scan(span, event),
-            Effect::Evict => self.tear_down(Span::Whole, Teardown::Both, event),
+            Effect::Evict => self.evicted(event),
             Effect::Protect => self.protect(event),
             _ => {}
         }
@@ -343,6 +343,14 @@ impl Engine {
         }
     }
 
+    /// The inode goes; its address will stand for another.
+    fn evicted(&mut self, event: &Event) {
+        self.tear_down(Span::Whole, Teardown::Both, event);
+        if let Some(inode) = self.files.at(event.inode, Nanos(event.head.time)) {
+            self.files.get_mut(inode).gone = true;
+        }
+    }
+
     /// A look for pins unmaps a DAX file, and does nothing to one of the page cache
     /// (fs/dax.c:dax_layout_busy_page_range).
     fn unmapped_for_scan(&mut self, span: Span, event: &Event) {
@@ -411,7 +419,7 @@ impl Engine {
         // A file's generation may change meanwhile (ext4's swap-boot): for what is open it stays the same.
         let known = task
             .concerned(event.inode)
-            .or_else(|| self.files.at(event.inode, now));
+            .or_else(|| self.files.entered(event.inode, now));
         let Some(inode) = known.filter(|&inode| self.files.get(inode).filesystem.is_some()) else {
             return self.lose(task, Unknown::Inode);
         };

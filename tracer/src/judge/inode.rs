@@ -66,6 +66,8 @@ pub struct File {
     begun: u64,
     /// A write returned before its data were there.
     queued: bool,
+    /// It was evicted: nobody begins anything on it, unless it comes back to the same address.
+    pub gone: bool,
     /// Faults in flight.
     faults: u32,
     /// Windows of operations that have not returned yet.
@@ -97,6 +99,7 @@ impl File {
             changing: 0,
             begun: 0,
             queued: false,
+            gone: false,
             faults: 0,
             open: Vec::new(),
             closed: VecDeque::new(),
@@ -219,6 +222,10 @@ impl File {
     }
 }
 
+/// Nanoseconds after a task first did something to a file by which the file's record has been written, if another task
+/// does it: between the two, the latter may be interrupted.
+const ON_ITS_WAY: u64 = 100_000_000;
+
 /// Which file an address stands for, and from when.
 #[derive(Debug)]
 struct Address {
@@ -248,6 +255,18 @@ impl Address {
             .map_or(u64::MAX, |&(since, _)| since.0);
         self.current = (from, until, self.versions[chosen].1);
         self.current.2
+    }
+
+    /// The version that follows the one of `time`, if there is one about then; it stands from `time` on.
+    fn succeed(&mut self, time: Nanos) -> Option<InodeIndex> {
+        let next = self.versions.partition_point(|&(since, _)| since <= time);
+        let (since, index) = self.versions.get_mut(next)?;
+        if since.0 - time.0 > ON_ITS_WAY {
+            return None;
+        }
+        *since = time;
+        self.current = (1, 0, *index);
+        Some(*index)
     }
 
     fn insert(&mut self, since: Nanos, index: InodeIndex) {
@@ -319,6 +338,19 @@ impl Files {
     /// The file that an address stands for at a time, if the trace introduced it.
     pub fn at(&mut self, address: u64, time: Nanos) -> Option<InodeIndex> {
         self.addresses.get_mut(&address).map(|known| known.at(time))
+    }
+
+    /// The file that something begins on. It is not one that is gone: then it is the next with its address, of
+    /// which another task's record is on its way.
+    pub fn entered(&mut self, address: u64, time: Nanos) -> Option<InodeIndex> {
+        let known = self.addresses.get_mut(&address)?;
+        let index = known.at(time);
+        if self.files[index.0 as usize].gone
+            && let Some(next) = known.succeed(time)
+        {
+            return Some(next);
+        }
+        Some(index)
     }
 
     /// A file.

@@ -120,6 +120,12 @@ impl FilesystemJob {
         self
     }
 
+    /// The same filesystem mounted with these options, comma separated, besides those that say how.
+    pub fn mounted_with(mut self, options: &str) -> Self {
+        self.options = format!("{},{options}", self.options);
+        self
+    }
+
     /// The same filesystem made with these mkfs arguments instead of its usual ones
     /// (`-m reflink=0`, `-b 4096`): mkfs.xfs refuses an option given twice. `-i exchange=1` is done
     /// for it.
