@@ -287,10 +287,10 @@ fn pages_over_eof_are_dropped_once_the_on_disk_size_is_there() {
 }
 
 #[test]
-fn a_file_becomes_a_journalled_one_with_faults_and_writeback_held_off() {
-    let switched = |locked: bool, held_off: bool| {
+fn a_files_journalling_begins_and_ends_with_faults_and_writeback_held_off() {
+    let switched = |on, locked: bool, held_off: bool| {
         let writepages = |action| resource(LockClass::Writepages, action);
-        let mut steps = vec![enter(Entry::JournalMode, E).c(1), acquire(E, IRwsem, Excl)];
+        let mut steps = vec![enter(Entry::JournalMode, E).c(on), acquire(E, IRwsem, Excl)];
         steps.extend(locked.then(|| acquire(E, InvalidateLock, Excl)));
         steps.extend(held_off.then(|| writepages(LockAction::Acquire(Excl))));
         steps.push(switch(Entry::JournalMode, E));
@@ -299,11 +299,13 @@ fn a_file_becomes_a_journalled_one_with_faults_and_writeback_held_off() {
         steps.extend([release(E, IRwsem, Excl), leave(Entry::JournalMode, E)]);
         cached(E, steps)
     };
-    let unprotected = "op-unprotected predicted EXT4_JOURNAL_DATA_FL";
-    assert_eq!(switched(true, true), [""; 0]);
-    assert_eq!(switched(true, false), [unprotected]);
-    assert_eq!(switched(false, true), [unprotected]);
-    assert_eq!(switched(false, false), [unprotected, unprotected]);
+    for (on, name) in [(1, ""), (0, "/off")] {
+        let unprotected = &*format!("op-unprotected predicted EXT4_JOURNAL_DATA_FL{name}");
+        assert_eq!(switched(on, true, true), [""; 0]);
+        assert_eq!(switched(on, true, false), [unprotected]);
+        assert_eq!(switched(on, false, true), [unprotected]);
+        assert_eq!(switched(on, false, false), [unprotected, unprotected]);
+    }
 }
 
 #[test]

@@ -52,7 +52,8 @@ pub enum Status {
     Findings,
     /// Nothing wrong was seen, but not everything was seen.
     Inconclusive,
-    /// It hung on what is known to be wrong with its kernel and was seen in it; until then nothing else was wrong.
+    /// It hung, or died, on what is known to be wrong with its kernel and was seen in it; until then nothing else was
+    /// wrong.
     Hung,
     /// It could not be run or not to its end.
     Failed,
@@ -239,6 +240,7 @@ impl Cell {
             cell.trace = Some(judged.trace.clone());
         }
         let (mut failed, mut hung) = (false, false);
+        let mut struck = None;
         for complaint in &outcome.trouble {
             let filesystem = workload.filesystem.module();
             match complaint.trouble {
@@ -248,6 +250,7 @@ impl Cell {
                     }) =>
                 {
                     cell.annotated += 1;
+                    struck = struck.or_else(|| fatal(&complaint.text));
                 }
                 Trouble::Splat => cell.findings.push(splat(filesystem, &complaint.text)),
                 // The run was judged, so it did not fail; but a clean verdict has no reasons.
@@ -266,7 +269,7 @@ impl Cell {
                 }
             }
         }
-        let known: Vec<String> = judged.map_or(Vec::new(), |judged| {
+        let mut known: Vec<String> = judged.map_or(Vec::new(), |judged| {
             judged
                 .report
                 .annotated
@@ -275,8 +278,12 @@ impl Cell {
                 .collect()
         });
         failed |= judged.is_none() || hung && known.is_empty();
+        let died = struck.is_some() && judged.is_some() && (failed || hung);
+        known.extend(struck);
         cell.status = if !cell.findings.is_empty() {
             Status::Findings
+        } else if died {
+            Status::Hung
         } else if failed {
             Status::Failed
         } else if cell.reasons.len() > usize::from(hung) {
@@ -346,6 +353,13 @@ fn why_it_hangs(known: &Annotated) -> Option<String> {
             finding.strength.name()
         )
     })
+}
+
+/// What a known complaint of the kernel says of a run that did not come to its end, if tasks do not survive it.
+fn fatal(text: &str) -> Option<String> {
+    let message = text.lines().next()?;
+    let kills = message.starts_with("BUG: ") || message.starts_with("kernel BUG at ");
+    kills.then(|| format!("known of this kernel and seen in this run: {message}"))
 }
 
 /// A complaint of the kernel; two are the same if they say the same but for numbers.
@@ -427,6 +441,18 @@ mod tests {
         let shared = Some("-m reflink=1");
         assert_eq!(expected(&workload("copy-vs-fault", false, shared)), none);
         assert_eq!(expected(&workload("swap-boot", true, None)), none);
+    }
+
+    #[test]
+    fn tasks_do_not_survive_an_oops() {
+        let oops =
+            "BUG: kernel NULL pointer dereference, address: 20 at f+0x1/0x2\n    called by g";
+        let told = fatal(oops).unwrap();
+        assert!(told.ends_with("at f+0x1/0x2"), "{told}");
+        assert_eq!(
+            fatal("WARNING: CPU: 1 PID: 88 at fs/dax.c:452 f+0x7a/0xc0"),
+            None
+        );
     }
 
     #[test]

@@ -229,15 +229,14 @@ pub const TABLE: Filesystem = Filesystem {
             "ext4/swap-boot-end",
         ),
         // ext4_change_inode_journal_flag(inode, val): data that is flushed as what it was must not be
-        // dirtied again before it is something else
+        // dirtied again before it is something else, and no fault begin by one mode and end by the other
         Hook::new(
             Target::Function("ext4_change_inode_journal_flag", Side::Entry),
             Effect::Enter(Entry::JournalMode),
             "ext4/journal-mode",
         )
         .inode(arg(0, &[]))
-        .payload(None, None, Some(arg32(1)))
-        .guard(u64::MAX),
+        .payload(None, None, Some(arg32(1))),
         Hook::new(
             Target::Function("ext4_change_inode_journal_flag", Side::Return),
             Effect::Leave(Entry::JournalMode),

@@ -331,7 +331,7 @@ pub enum Entry {
     SwapBoot,
     /// EXT4_IOC_MOVE_EXT: two inodes.
     MoveExtents,
-    /// FS_IOC_SETFLAGS that has a file's data journalled from now on.
+    /// FS_IOC_SETFLAGS that has a file's data journalled from now on, or no more if `c` is 0.
     JournalMode,
     /// FS_IOC_SETFLAGS or EXT4_IOC_MIGRATE by which a file's map of blocks takes another format.
     MapFormat,

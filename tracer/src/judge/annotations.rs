@@ -108,8 +108,26 @@ const MAPPED_AGAIN: Annotation = Annotation {
                Seen on 7.3.4, without any tracing too.",
 };
 
+const JOURNAL_OFF: Annotation = Annotation {
+    kind: Kind::OpUnprotected,
+    filesystem: FilesystemKind::Ext4,
+    operation: Some(Operation::JournalModeOff),
+    class: LockClass::InvalidateLock,
+    target: None,
+    how: None,
+    from: Version(5, 15, 0),
+    before: Some(Version(7, 3, 0)),
+    argument: "fs/ext4/inode.c:ext4_change_inode_journal_flag takes invalidate_lock only where it switches \
+               journalling on. ext4_page_mkwrite asks for the mode twice: of a journalled file it goes straight to \
+               its transaction, which waits for the switch; then, of one that is no longer, it calls \
+               block_page_mkwrite with a get_block that was never set. The kernel oopses in \
+               __block_write_begin_int (6.12.117, page cache, nodelalloc, chattr -j of a mapped file; without any \
+               tracing too). 7.3 takes the lock for both, and sets get_block.",
+};
+
 /// Every known finding.
 pub const ANNOTATIONS: &[Annotation] = &[
+    JOURNAL_OFF,
     MAPPED_AGAIN,
     Annotation {
         filesystem: FilesystemKind::Ext4,
@@ -342,6 +360,14 @@ pub const SPLATS: &[KnownSplat] = &[
         caller: "dax_delete_mapping_entry",
         argument: "What follows from it when the file is torn down that the page was not taken for.",
         ..SHARED_ON_DAX
+    },
+    KnownSplat {
+        function: "__block_write_begin_int",
+        caller: "ext4_page_mkwrite",
+        from: Version(5, 15, 0),
+        before: Some(Version(7, 3, 0)),
+        argument: "What follows from a file's journalling that ends while a fault is under way \
+                   (fs/ext4/inode.c:ext4_change_inode_journal_flag without invalidate_lock).",
     },
     KnownSplat {
         function: "insert_pfn",

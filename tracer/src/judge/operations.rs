@@ -41,6 +41,8 @@ pub enum Operation {
     MoveExtents,
     /// FS_IOC_SETFLAGS with EXT4_JOURNAL_DATA_FL
     JournalMode,
+    /// FS_IOC_SETFLAGS that ends the journalling of a file's data
+    JournalModeOff,
     /// FS_IOC_SETFLAGS with EXT4_EXTENTS_FL, EXT4_IOC_MIGRATE
     MapFormat,
     /// write(2) to a DAX file
@@ -98,7 +100,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -114,6 +116,7 @@ impl Operation {
         Self::SwapBoot,
         Self::MoveExtents,
         Self::JournalMode,
+        Self::JournalModeOff,
         Self::MapFormat,
         Self::DaxWrite,
         Self::DirectWrite,
@@ -147,6 +150,7 @@ impl Operation {
         const SHARED: &str = "blocks that are being replaced by shared ones";
         const COPIED: &str = "blocks that the file no longer owns alone";
         const UNFLUSHED: &str = "pages as they were before, and dirty them after their flush";
+        const HALFWAY: &str = "pages half by the rules of the mode that ends";
         const REFORMATTED: &str = "blocks by a map that is being replaced";
         const UNCOPIED: &str = "and dirty pages whose copies are being given up";
         const CLIENTS: &str = "pages of zeroes where a client has written";
@@ -167,6 +171,7 @@ impl Operation {
             Self::SwapBoot => row("EXT4_IOC_SWAP_BOOT", "exchanged extents", SWAPPED),
             Self::MoveExtents => row("EXT4_IOC_MOVE_EXT", "exchanged extents", SWAPPED),
             Self::JournalMode => row("EXT4_JOURNAL_DATA_FL", "began to journal", UNFLUSHED),
+            Self::JournalModeOff => row("EXT4_JOURNAL_DATA_FL/off", "ceased to journal", HALFWAY),
             Self::MapFormat => row("EXT4_EXTENTS_FL", "replaced the map", REFORMATTED),
             Self::DaxWrite => row("dax-write", "replaced extents", COPIED),
             Self::DirectWrite => row("direct-write", "replaced extents", COPIED),
@@ -289,6 +294,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         Entry::Dedupe => Begun::Change(Operation::Dedupe, Destroys::Destination),
         Entry::SwapBoot => Begun::Change(Operation::SwapBoot, Destroys::Every),
         Entry::MoveExtents => Begun::Change(Operation::MoveExtents, Destroys::Every),
+        Entry::JournalMode if c == 0 => Begun::Change(Operation::JournalModeOff, Destroys::Nothing),
         Entry::JournalMode => Begun::Change(Operation::JournalMode, Destroys::Nothing),
         Entry::MapFormat => Begun::Change(Operation::MapFormat, Destroys::Nothing),
         Entry::CopyOnWrite | Entry::Reserve => {

@@ -114,6 +114,9 @@ const COMPLAINT_LINES: usize = 60;
 /// Callers that are told.
 const CALLERS: usize = 6;
 
+/// What an oops begins with; where it is about something that the kernel has just told, it is of the same complaint.
+const OOPS: &str = "Oops: ";
+
 /// The kernel's complaints in a console or kernel log, without time stamps, each once. Where the kernel
 /// printed how it got there, that is the second line: `called by`, innermost first.
 pub fn splats(text: &str) -> Vec<String> {
@@ -126,17 +129,37 @@ pub fn splats(text: &str) -> Vec<String> {
         hit.then(|| without_build_place(message))
     };
     let mut splats = Vec::new();
+    let mut cause: Option<usize> = None;
     for (at, line) in lines.iter().enumerate() {
-        let Some(mut splat) = complaint(line).filter(|message| seen.insert(message.clone())) else {
+        let Some(message) = complaint(line) else {
             continue;
         };
-        let rest = lines[at + 1..]
+        let follows = cause.is_some_and(|cause| at - cause <= COMPLAINT_LINES);
+        if message.starts_with(OOPS) && follows {
+            cause = None;
+            continue;
+        }
+        cause =
+            (message.starts_with("BUG: ") || message.starts_with("kernel BUG at ")).then_some(at);
+        if !seen.insert(message.clone()) {
+            continue;
+        }
+        let mut splat = message;
+        let rest: Vec<&str> = lines[at + 1..]
             .iter()
-            .take_while(|line| complaint(line).is_none());
-        let callers = callers(
-            rest.take(COMPLAINT_LINES)
-                .filter_map(|line| message_of(line)),
-        );
+            .take_while(|line| complaint(line).is_none_or(|message| message.starts_with(OOPS)))
+            .take(COMPLAINT_LINES)
+            .filter_map(|line| message_of(line))
+            .collect();
+        if !splat.contains(" at ")
+            && let Some(place) = rest
+                .iter()
+                .find_map(|message| message.strip_prefix("RIP: 0010:"))
+        {
+            splat.push_str(" at ");
+            splat.push_str(place.trim_end());
+        }
+        let callers = callers(rest.iter().copied());
         if !callers.is_empty() {
             splat.push_str("\n    called by ");
             splat.push_str(&callers.join(" < "));
@@ -236,6 +259,8 @@ WARNING: mkfs: this comes from a program
 <4>[   10.000000][   T99] WARNING: fs/dax.c:452 at dax_disassociate_entry+0x7a/0xc0
 [   11.000000] BUG: kernel NULL pointer dereference, address: 0000000000000010
 [   11.000001] Oops: Oops: 0000 [#1] PREEMPT SMP NOPTI
+[   11.000002] RIP: 0010:__block_write_begin_int+0x38c/0x5d0
+[   12.000000] Oops: general protection fault, probably for non-canonical address 0xdead
 [   42.000000] INFO: task fault:91 blocked for more than 30 seconds.
 [   50.000000] XFS (pmem0): Internal error ltbno + ltlen > bno at line 1940
 [   60.000000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b
@@ -247,8 +272,8 @@ WARNING: mkfs: this comes from a program
         let starts = [
             "WARNING: CPU: 1 PID: 88",
             "WARNING: fs/dax.c:452",
-            "BUG: kernel NULL pointer",
-            "Oops: Oops: 0000",
+            "BUG: kernel NULL pointer dereference, address: 0000000000000010 at __block_write_begin_int+0x38c/0x5d0",
+            "Oops: general protection fault",
             "INFO: task fault:91 blocked",
             "XFS (pmem0): Internal error",
             "Kernel panic - not syncing",

@@ -165,7 +165,7 @@ pub struct Vm {
     boot_timeout: Duration,
     step_timeout: Duration,
     // Holds the initramfs until QEMU is gone.
-    _scratch: TempDir,
+    scratch: Option<TempDir>,
 }
 
 impl Vm {
@@ -243,7 +243,7 @@ impl Vm {
             timeout: spec.timeout,
             boot_timeout: spec.boot_timeout.min(spec.timeout),
             step_timeout: spec.step_timeout,
-            _scratch: scratch,
+            scratch: Some(scratch),
         })
     }
 
@@ -277,20 +277,24 @@ impl Vm {
             }
             match self.lines.recv_timeout(left.min(starvation::PERIOD)) {
                 Ok(Heard::TooMuch) => break Ending::FloodedConsole,
-                Ok(Heard::Line(line)) => match console::classify(&line) {
-                    Line::Stage(stage) => {
-                        step = Some(Instant::now());
-                        progress(Progress::Stage(stage));
+                Ok(Heard::Line(line)) => {
+                    // QEMU has read what is in it, or has it mapped: whoever kills this process leaves nothing behind.
+                    self.scratch = None;
+                    match console::classify(&line) {
+                        Line::Stage(stage) => {
+                            step = Some(Instant::now());
+                            progress(Progress::Stage(stage));
+                        }
+                        Line::Error(error) => {
+                            progress(Progress::Console(format!("error: {error}")));
+                            errors.push(error);
+                        }
+                        Line::Other(line) => {
+                            panicked |= console::is_panic(&line);
+                            progress(Progress::Console(line));
+                        }
                     }
-                    Line::Error(error) => {
-                        progress(Progress::Console(format!("error: {error}")));
-                        errors.push(error);
-                    }
-                    Line::Other(line) => {
-                        panicked |= console::is_panic(&line);
-                        progress(Progress::Console(line));
-                    }
-                },
+                }
                 Err(RecvTimeoutError::Disconnected) if panicked => break Ending::Panicked,
                 Err(RecvTimeoutError::Disconnected) => break Ending::PoweredOff,
                 Err(RecvTimeoutError::Timeout) => {}
