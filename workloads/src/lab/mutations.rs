@@ -72,6 +72,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-fadvise-unlocked.patch"),
     include_str!("../../mutations/xfs-insert-unlocked.patch"),
     include_str!("../../mutations/xfs-punch-unlocked.patch"),
+    include_str!("../../mutations/xfs-same-file-unlocked.patch"),
     include_str!("../../mutations/xfs-short-write-unlocked.patch"),
     include_str!("../../mutations/xfs-swapext-unlocked.patch"),
     include_str!("../../mutations/xfs-trim-unlocked.patch"),

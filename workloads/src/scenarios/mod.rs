@@ -66,6 +66,7 @@ mod reflink_vs_fault;
 mod refused;
 mod remap_vs_punch;
 mod remount_vs_fault;
+mod same_file;
 mod setattr_error;
 mod swap_boot;
 mod swap_vs_fault;
@@ -264,6 +265,7 @@ pub static SCENARIOS: &[Scenario] = &[
     flight_vs_fallocate::URING,
     copy_vs_fault::SCENARIO,
     reflink_vs_fault::SCENARIO,
+    same_file::CLONE,
     cow_write_vs_fault::SCENARIO,
     cow_direct_writers::SCENARIO,
     dedupe_vs_fault::SCENARIO,
@@ -271,6 +273,7 @@ pub static SCENARIOS: &[Scenario] = &[
     trim_vs_fault::SCENARIO,
     swap_vs_fault::SCENARIO,
     exchange_vs_fault::SCENARIO,
+    same_file::EXCHANGE,
     exchange_mixed::SCENARIO,
     ext4_move_extent::SCENARIO,
     swap_boot::SCENARIO,
