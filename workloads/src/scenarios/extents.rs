@@ -189,6 +189,17 @@ pub fn zero(file: &File, range: PageRange) -> io::Result<()> {
     )
 }
 
+/// Has the file end at `end` if it is shorter, and have blocks from `start` to there: by preallocation where there are
+/// none, or by zeroing.
+pub fn extend(file: &File, operation: Operation, start: u64, end: u64) -> io::Result<()> {
+    let flags = match operation {
+        Operation::ZeroRange => FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        _ => FallocateFlags::empty(),
+    };
+    let (offset, length) = (start as libc::off_t, (end - start) as libc::off_t);
+    Ok(fallocate(file, flags, offset, length)?)
+}
+
 /// Takes the range out of the file, which shrinks.
 pub fn collapse(file: &File, range: PageRange) -> io::Result<()> {
     change(file, FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, range)

@@ -240,8 +240,14 @@ impl Run {
 
     /// [`Run::discard`] by zeroing.
     pub fn zero(&mut self, target: &Target, range: PageRange) -> Result<(), Error> {
+        let keep_size = self.rng.one_in(2);
         self.discard(target, range, Operation::ZeroRange, || {
-            extents::zero(&target.file, range)
+            if keep_size {
+                extents::zero(&target.file, range)
+            } else {
+                let end = range.offset() + range.bytes();
+                extents::extend(&target.file, Operation::ZeroRange, range.offset(), end)
+            }
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::block::Cell;
 use super::error::Error;
-use super::extents::Operation;
+use super::extents::{Operation, extend};
 use super::faulter::Habit;
 use super::ledger::Family;
 use super::pages::{PAGE, Page, PageRange};
@@ -81,8 +81,25 @@ pub fn cut(run: &mut Run, target: &Target, tail: PageRange, size: u64) -> Result
     let done = run.apply(Operation::Truncate, target, tail, || {
         target.file.set_len(size)
     })?;
-    run.insist(Operation::Truncate, target, tail, || {
-        target.file.set_len(target.size())
-    })?;
-    Ok(done)
+    let how = match run.rng().below(8) {
+        0 => Some(Operation::Preallocate),
+        1 => Some(Operation::ZeroRange),
+        _ => None,
+    };
+    let extended = match how.filter(|_| done) {
+        Some(how) => run.apply(how, target, tail, || {
+            extend(&target.file, how, size, target.size())
+        }),
+        None => Ok(false),
+    };
+    if !matches!(extended, Ok(true)) {
+        run.insist(Operation::Truncate, target, tail, || {
+            target.file.set_len(target.size())
+        })?;
+    }
+    match extended {
+        // A hole needs none.
+        Ok(_) | Err(Error::NoSpace { .. }) => Ok(done),
+        Err(error) => Err(error),
+    }
 }
