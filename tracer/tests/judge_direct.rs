@@ -117,6 +117,12 @@ fn a_dax_write_whose_size_comes_first() {
         ["size-order predicted dax-write"]
     );
     assert_eq!(judged(steps(SIZE)), [""; 0]);
+
+    // The size was read, and the task interrupted, before another write came and went.
+    let mut recorder = recorder(XFS);
+    recorder.run(2, steps(SIZE));
+    recorder.run(1, steps(SIZE + BLOCK));
+    assert_eq!(found(&recorder.finish()), [""; 0]);
 }
 
 #[test]

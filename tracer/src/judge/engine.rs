@@ -457,7 +457,7 @@ impl Engine {
             file.begin_fault();
             None
         } else {
-            file.begin_operation(entry.changes())
+            file.begin_operation(entry.changes(), event.size)
         };
         let dax = file.meta.dax;
         let begun = begun(entry, event.a, event.c, event.size, dax);
@@ -531,7 +531,7 @@ impl Engine {
             {
                 let subject = Subject::new(event.inode, inode, event.size, false);
                 if change.subjects.1.replace(subject).is_none() {
-                    self.files.get_mut(inode).begin_operation(true);
+                    self.files.get_mut(inode).begin_operation(true, event.size);
                 }
             }
             (_, None) => self.lose(task, Unknown::Inode),
@@ -575,6 +575,9 @@ impl Engine {
                 self.size_lasts(task, &mut change, event);
                 self.write_returned(change.operation, event);
                 self.end_change(&change, Nanos(event.head.time));
+                if let Some(subject) = change.subject(event.inode) {
+                    self.files.get_mut(subject.inode).sized(event.size);
+                }
                 self.facts.tell(|| {
                     let (first, second) = &change.subjects;
                     Fact::Operation(OperationSeen {

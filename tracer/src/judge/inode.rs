@@ -66,6 +66,8 @@ pub struct File {
     begun: u64,
     /// A write returned before its data were there.
     queued: bool,
+    /// `i_size` as the last operation that began or ended found it.
+    size: Option<u64>,
     /// It was evicted: nobody begins anything on it, unless it comes back to the same address.
     pub gone: bool,
     /// Faults in flight.
@@ -99,6 +101,7 @@ impl File {
             changing: 0,
             begun: 0,
             queued: false,
+            size: None,
             gone: false,
             faults: 0,
             open: Vec::new(),
@@ -113,16 +116,23 @@ impl File {
         }
     }
 
-    /// An operation begins, which may change the file, or only reads it. Its number, if nothing else
-    /// may change the file.
-    pub fn begin_operation(&mut self, changes: bool) -> Option<u64> {
+    /// An operation begins, which may change the file, or only reads it, and found it `size` bytes long. Its number, if
+    /// nothing else may change the file. Another size than it had before was read before others changed it: between that
+    /// and its record a task may be interrupted.
+    pub fn begin_operation(&mut self, changes: bool, size: u64) -> Option<u64> {
+        let same = self.size.replace(size).is_none_or(|known| known == size);
         self.operations += 1;
         if !changes {
             return None;
         }
         self.changing += 1;
         self.begun += 1;
-        (self.changing == 1 && !self.queued).then_some(self.begun)
+        (same && self.changing == 1 && !self.queued).then_some(self.begun)
+    }
+
+    /// An operation that ends found the file that long.
+    pub fn sized(&mut self, size: u64) {
+        self.size = Some(size);
     }
 
     /// True if since the operation with this number began nothing else may have changed the file.
