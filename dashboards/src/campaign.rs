@@ -597,11 +597,26 @@ pub fn failure(name: &str, status: Option<i32>, out: &str, err: &str) -> Complai
         return Complaint::new(Trouble::Hung, format!("{name} hung: {said}"));
     }
     let status = status.map_or("a signal".to_owned(), |status| format!("status {status}"));
+    // What the recorder says after it is of no help.
+    let said = err
+        .lines()
+        .rfind(|line| {
+            ![COMMAND_ENDED, RECORDED, ATTACHED]
+                .iter()
+                .any(|of| line.contains(of))
+        })
+        .unwrap_or(last)
+        .trim_start_matches("faultline: ");
     Complaint::new(
         Trouble::Command,
-        format!("{name} ended with {status}: {last}"),
+        format!("{name} ended with {status}: {said}"),
     )
 }
+
+/// What the recorder says of itself and of any command.
+const COMMAND_ENDED: &str = "the command ended with ";
+const RECORDED: &str = " lost, ";
+const ATTACHED: &str = " hooks attached";
 
 /// How the recorder tells that `faultline work` ended with its status for violations.
 const WORKLOAD_SAW_WRONG_DATA: &str = "exit status: 1";
@@ -875,6 +890,7 @@ mod tests {
         let failed =
             of("faultline: no space left\nfaultline: the command ended with exit status: 2\n");
         assert_eq!(failed.trouble, Trouble::Command);
+        assert!(failed.text.ends_with("status 2: no space left"), "{failed}");
     }
 
     #[test]
