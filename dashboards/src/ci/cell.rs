@@ -15,7 +15,7 @@ use tracer::judge::{
     finding::Strength,
     report::Annotated,
 };
-use workloads::scenarios;
+use workloads::{lab::console, scenarios};
 
 use crate::campaign::{self, TrialOutcome, Trouble, Workload};
 
@@ -341,13 +341,16 @@ impl Cell {
     }
 }
 
+/// Why a run that did not come to its end is no failure.
+const KNOWN_AND_SEEN: &str = "known of this kernel and seen in this run";
+
 /// What a known finding says of a run that did not come to its end: tasks may wait for good.
 fn why_it_hangs(known: &Annotated) -> Option<String> {
     let finding = &known.finding;
     let came_true = finding.kind.is_about_order() && finding.strength != Strength::Predicted;
     came_true.then(|| {
         format!(
-            "known of this kernel and seen in this run: {} {} ({})",
+            "{KNOWN_AND_SEEN}: {} {} ({})",
             finding.kind.name(),
             finding.operation.name(),
             finding.strength.name()
@@ -358,8 +361,7 @@ fn why_it_hangs(known: &Annotated) -> Option<String> {
 /// What a known complaint of the kernel says of a run that did not come to its end, if tasks do not survive it.
 fn fatal(text: &str) -> Option<String> {
     let message = text.lines().next()?;
-    let kills = message.starts_with("BUG: ") || message.starts_with("kernel BUG at ");
-    kills.then(|| format!("known of this kernel and seen in this run: {message}"))
+    console::is_fatal(message).then(|| format!("{KNOWN_AND_SEEN}: {message}"))
 }
 
 /// A complaint of the kernel; two are the same if they say the same but for numbers.

@@ -116,15 +116,9 @@ impl Engine {
             doing.operation,
             Operation::DaxRead | Operation::DirectRead | Operation::DirectWrite
         );
-        if transfers && task.locks.find(doing.inode, LockClass::IRwsem).is_none() {
-            let broken = Broken {
-                kind: Kind::OpUnprotected,
-                observed: Observed::Unheld,
-                class: LockClass::IRwsem,
-                act: Act::Transfer,
-            };
+        if transfers {
             let range = ByteRange::new(event.a, event.b);
-            self.broke(task, doing, broken, range, event);
+            self.due_under_rwsem(task, doing, (Act::Transfer, range), event);
         }
     }
 
@@ -137,18 +131,32 @@ impl Engine {
         if doing.operation != Operation::Advise
             || event.c != POSIX_FADV_WILLNEED
             || self.files.get(doing.inode).meta.dax
-            || task.locks.find(doing.inode, LockClass::IRwsem).is_some()
         {
             return;
         }
-        let broken = Broken {
-            kind: Kind::OpUnprotected,
-            observed: Observed::Unheld,
-            class: LockClass::IRwsem,
-            act: Act::ReadAhead,
-        };
         let length = if event.b == 0 { u64::MAX } else { event.b };
-        self.broke(task, doing, broken, ByteRange::new(event.a, length), event);
+        let range = ByteRange::new(event.a, length);
+        self.due_under_rwsem(task, doing, (Act::ReadAhead, range), event);
+    }
+
+    /// An act is due under i_rwsem, held in either mode.
+    fn due_under_rwsem(
+        &mut self,
+        task: &Task,
+        doing: Doing,
+        (act, range): (Act, ByteRange),
+        event: &Event,
+    ) {
+        let class = LockClass::IRwsem;
+        if task.locks.find(doing.inode, class).is_none() {
+            let broken = Broken {
+                kind: Kind::OpUnprotected,
+                observed: Observed::Unheld,
+                class,
+                act,
+            };
+            self.broke(task, doing, broken, range, event);
+        }
     }
 
     /// Changes that are one step come under one hold of the map's lock. What writeback maps on the operation's

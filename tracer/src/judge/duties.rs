@@ -223,10 +223,8 @@ impl Operation {
             },
             // A fault asks for the mode more than once.
             Self::JournalModeOff => Duties {
-                exclusion: true,
-                more: &[(FilesystemKind::Ext4, Duty::WritebackHeldOff)],
                 source: "fs/ext4/inode.c:ext4_change_inode_journal_flag, ext4_page_mkwrite",
-                ..Duties::NONE
+                ..Self::JournalMode.duties()
             },
             // Its caller took i_rwsem; faults that allocate make it start again.
             Self::MapFormat => Duties {

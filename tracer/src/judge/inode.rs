@@ -13,7 +13,7 @@ use crate::{
         translations::{Frame, Translations},
         window::{Installed, ScopeId, Window},
     },
-    trace::meta,
+    trace::{LATE_NS, meta},
     units::{ByteRange, Device, InodeAddress, Nanos, PAGE_SHIFT, StackId},
 };
 
@@ -232,10 +232,6 @@ impl File {
     }
 }
 
-/// Nanoseconds after a task first did something to a file by which the file's record has been written, if another task
-/// does it: between the two, the latter may be interrupted.
-const ON_ITS_WAY: u64 = 100_000_000;
-
 /// Which file an address stands for, and from when.
 #[derive(Debug)]
 struct Address {
@@ -271,7 +267,7 @@ impl Address {
     fn succeed(&mut self, time: Nanos) -> Option<InodeIndex> {
         let next = self.versions.partition_point(|&(since, _)| since <= time);
         let (since, index) = self.versions.get_mut(next)?;
-        if since.0 - time.0 > ON_ITS_WAY {
+        if since.0 - time.0 > LATE_NS {
             return None;
         }
         *since = time;

@@ -19,7 +19,7 @@ use crate::{
     hang::HangWatch,
     kernel::symbols::Symbols,
     marks::Receiver,
-    trace::{Footer, Header, Mark, Stack, TraceError, WriteSummary, Writer},
+    trace::{Footer, Header, LATE_NS, Mark, Stack, TraceError, WriteSummary, Writer},
     units::{Nanos, StackId},
 };
 
@@ -27,9 +27,6 @@ use crate::{
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 /// Losses are asked for and the file is brought up to date this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(500);
-/// Nanoseconds after its time by which a record is in its ring, and no longer in front of others that wait for
-/// it: a task that is interrupted between the two is not kept from going on for longer.
-const LATE: u64 = 100_000_000;
 
 /// A recording into one file.
 pub(super) struct Recording<'a> {
@@ -93,7 +90,7 @@ impl<'a> Recording<'a> {
             if flushed.elapsed() >= FLUSH_EVERY {
                 self.check();
                 let swept = self.look_for_hangs()?;
-                self.writer.whole(Nanos(swept.0.saturating_sub(LATE)))?;
+                self.writer.whole(Nanos(swept.0.saturating_sub(LATE_NS)))?;
                 self.hang.judge();
                 flushed = Instant::now();
                 let left = child

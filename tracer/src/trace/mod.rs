@@ -19,3 +19,7 @@ pub use meta::{
 };
 pub use reader::{Damage, Incomplete, Trace};
 pub use writer::{WriteSummary, Writer};
+
+/// Nanoseconds after its time by which a record is in its ring, and no longer in front of others that wait for it: a
+/// task that is interrupted between what it did and its record is not kept from going on for longer.
+pub(crate) const LATE_NS: u64 = 100_000_000;

@@ -48,6 +48,9 @@ const STALL_STARTS: &[&str] = &[
     "BUG: workqueue lockup",
 ];
 
+/// Starts of those that an oops follows, which ends the task (arch/x86/mm/fault.c, lib/bug.c).
+const FATAL_STARTS: &[&str] = &["BUG: ", "kernel BUG at "];
+
 /// A line of the console.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
@@ -139,8 +142,7 @@ pub fn splats(text: &str) -> Vec<String> {
             cause = None;
             continue;
         }
-        cause =
-            (message.starts_with("BUG: ") || message.starts_with("kernel BUG at ")).then_some(at);
+        cause = is_fatal(&message).then_some(at);
         if !seen.insert(message.clone()) {
             continue;
         }
@@ -187,6 +189,11 @@ fn callers<'t>(messages: impl Iterator<Item = &'t str>) -> Vec<&'t str> {
 /// A task that is blocked is none: it waits for another.
 pub fn is_stall(splat: &str) -> bool {
     STALL_STARTS.iter().any(|start| splat.starts_with(start))
+}
+
+/// Whether a complaint is one that the task which made it does not survive.
+pub fn is_fatal(splat: &str) -> bool {
+    FATAL_STARTS.iter().any(|start| splat.starts_with(start))
 }
 
 /// A module that was built alone names its sources by where that was: leaves `fs/xfs/xfs_inode.c`.

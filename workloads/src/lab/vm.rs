@@ -164,7 +164,7 @@ pub struct Vm {
     timeout: Duration,
     boot_timeout: Duration,
     step_timeout: Duration,
-    // Holds the initramfs until QEMU is gone.
+    // Holds the initramfs until QEMU has it.
     scratch: Option<TempDir>,
 }
 

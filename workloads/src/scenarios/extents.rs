@@ -189,14 +189,14 @@ pub fn zero(file: &File, range: PageRange) -> io::Result<()> {
     )
 }
 
-/// Has the file end at `end` if it is shorter, and have blocks from `start` to there: by preallocation where there are
+/// Has the file reach as far as these bytes if it is shorter, and have blocks there: by preallocation where there are
 /// none, or by zeroing.
-pub fn extend(file: &File, operation: Operation, start: u64, end: u64) -> io::Result<()> {
+pub fn extend(file: &File, operation: Operation, (offset, length): (u64, u64)) -> io::Result<()> {
     let flags = match operation {
         Operation::ZeroRange => FallocateFlags::FALLOC_FL_ZERO_RANGE,
         _ => FallocateFlags::empty(),
     };
-    let (offset, length) = (start as libc::off_t, (end - start) as libc::off_t);
+    let (offset, length) = (offset as libc::off_t, length as libc::off_t);
     Ok(fallocate(file, flags, offset, length)?)
 }
 
@@ -228,7 +228,8 @@ pub fn clean(file: &File, range: PageRange) -> io::Result<()> {
 
 /// Shares `source`'s extents of the range with `target`, at the same offset.
 pub fn clone(source: &File, target: &File, range: PageRange) -> io::Result<()> {
-    kernel::clone_range(source, target, range.offset(), range.bytes())
+    let offset = range.offset();
+    kernel::clone_range((source, offset), (target, offset), range.bytes())
 }
 
 /// Exchanges all extents of two files of one size. EBUSY when one was modified at the same time:

@@ -64,25 +64,20 @@ struct FileCloneRange {
 }
 const _: () = assert!(size_of::<FileCloneRange>() == 32);
 
-/// FICLONERANGE: `_IOW(0x94, 13, struct file_clone_range)`.
-pub fn clone_range(source: &File, target: &File, offset: u64, bytes: u64) -> io::Result<()> {
-    clone_to((source, offset), (target, offset), bytes)
-}
-
-/// The same between two ranges of one file.
-pub fn clone_within(file: &File, from: u64, to: u64, bytes: u64) -> io::Result<()> {
-    clone_to((file, from), (file, to), bytes)
-}
-
-fn clone_to(source: (&File, u64), target: (&File, u64), bytes: u64) -> io::Result<()> {
+/// FICLONERANGE: `_IOW(0x94, 13, struct file_clone_range)`. Each file comes with its offset.
+pub fn clone_range(
+    (source, from): (&File, u64),
+    (target, to): (&File, u64),
+    bytes: u64,
+) -> io::Result<()> {
     let request = FileCloneRange {
-        src_fd: source.0.as_raw_fd().into(),
-        src_offset: source.1,
+        src_fd: source.as_raw_fd().into(),
+        src_offset: from,
         src_length: bytes,
-        dest_offset: target.1,
+        dest_offset: to,
     };
     // SAFETY: the struct is what this request reads.
-    result(unsafe { libc::ioctl(target.0.as_raw_fd(), 0x4020_940d, &request) })
+    result(unsafe { libc::ioctl(target.as_raw_fd(), 0x4020_940d, &request) })
 }
 
 /// struct xfs_fs_eofblocks of xfs_fs.h.
@@ -275,27 +270,23 @@ struct ExchangeRange {
 }
 const _: () = assert!(size_of::<ExchangeRange>() == 40);
 
-/// XFS_IOC_EXCHANGE_RANGE: `_IOW('X', 129, struct xfs_exchange_range)`, at the same offset.
-pub fn exchange_range(one: &File, two: &File, offset: u64, bytes: u64) -> io::Result<()> {
-    exchange((one, offset), (two, offset), bytes)
-}
-
-/// The same of two ranges of one file, which do not overlap.
-pub fn exchange_within(file: &File, one: u64, two: u64, bytes: u64) -> io::Result<()> {
-    exchange((file, one), (file, two), bytes)
-}
-
-fn exchange(one: (&File, u64), two: (&File, u64), bytes: u64) -> io::Result<()> {
+/// XFS_IOC_EXCHANGE_RANGE: `_IOW('X', 129, struct xfs_exchange_range)`. Each file comes with its offset; of one file the
+/// ranges must not overlap.
+pub fn exchange_range(
+    (one, from): (&File, u64),
+    (two, to): (&File, u64),
+    bytes: u64,
+) -> io::Result<()> {
     let request = ExchangeRange {
-        file1_fd: one.0.as_raw_fd(),
+        file1_fd: one.as_raw_fd(),
         pad: 0,
-        file1_offset: one.1,
-        file2_offset: two.1,
+        file1_offset: from,
+        file2_offset: to,
         length: bytes,
         flags: 0,
     };
     // SAFETY: the struct is what this request reads.
-    result(unsafe { libc::ioctl(two.0.as_raw_fd(), 0x4028_5881, &request) })
+    result(unsafe { libc::ioctl(two.as_raw_fd(), 0x4028_5881, &request) })
 }
 
 /// struct move_extent of fs/ext4/ext4.h.

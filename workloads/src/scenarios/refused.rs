@@ -110,7 +110,11 @@ const REFUSALS: &[Refusal] = &[
             &[libc::EINVAL, libc::EOPNOTSUPP],
             |files, range| {
                 let offset = range.offset() + PAGE / 8;
-                kernel::clone_range(&files.other.file, &files.target.file, offset, PAGE)
+                kernel::clone_range(
+                    (&files.other.file, offset),
+                    (&files.target.file, offset),
+                    PAGE,
+                )
             },
         )
     },

@@ -245,8 +245,8 @@ impl Run {
             if keep_size {
                 extents::zero(&target.file, range)
             } else {
-                let end = range.offset() + range.bytes();
-                extents::extend(&target.file, Operation::ZeroRange, range.offset(), end)
+                let bytes = (range.offset(), range.bytes());
+                extents::extend(&target.file, Operation::ZeroRange, bytes)
             }
         })
     }

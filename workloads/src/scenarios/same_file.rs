@@ -4,7 +4,7 @@
 use super::error::Error;
 use super::extents::Operation;
 use super::faulter::Habit;
-use super::kernel::{clone_within, exchange_within};
+use super::kernel::{clone_range, exchange_range};
 use super::ledger::Family;
 use super::pages::{Page, PageRange};
 use super::run::Run;
@@ -49,7 +49,8 @@ fn share(run: &mut Run, target: &Target, from: PageRange, to: PageRange) -> Resu
         return Ok(());
     };
     run.apply(Operation::CloneRange, target, to, || {
-        clone_within(&target.file, from.offset(), to.offset(), to.bytes())
+        let file = &target.file;
+        clone_range((file, from.offset()), (file, to.offset()), to.bytes())
     })
     .map(drop)
 }
@@ -63,7 +64,8 @@ fn exchange(run: &mut Run, target: &Target, one: PageRange, two: PageRange) -> R
         return Ok(());
     };
     run.apply(Operation::ExchangeRange, target, two, || {
-        exchange_within(&target.file, one.offset(), two.offset(), two.bytes())
+        let file = &target.file;
+        exchange_range((file, one.offset()), (file, two.offset()), two.bytes())
     })
     .map(drop)
 }

@@ -68,7 +68,7 @@ pub fn exchange_round(run: &mut Run, pair: &(Arc<Target>, Arc<Target>)) -> Resul
     exchange(run, target, other, range, |run| {
         run.apply(Operation::ExchangeRange, target, range, || {
             let (offset, bytes) = (range.offset(), range.bytes());
-            kernel::exchange_range(&target.file, &other.file, offset, bytes)
+            kernel::exchange_range((&target.file, offset), (&other.file, offset), bytes)
         })
     })
 }

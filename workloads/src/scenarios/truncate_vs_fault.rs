@@ -88,7 +88,7 @@ pub fn cut(run: &mut Run, target: &Target, tail: PageRange, size: u64) -> Result
     };
     let extended = match how.filter(|_| done) {
         Some(how) => run.apply(how, target, tail, || {
-            extend(&target.file, how, size, target.size())
+            extend(&target.file, how, (size, target.size() - size))
         }),
         None => Ok(false),
     };
