@@ -308,6 +308,7 @@ fn layout(types: &KernelTypes, symbols: &Symbols) -> Result<KernelLayout, TypesE
 }
 
 /// Gives every `Leave` the id of the `Enter` on the same function, every `LookUp` and `Switch` that of its operation's,
+/// whatever counts within one operation only that of its,
 /// whatever arms a sleep the id under which that is reported, and resources their kind.
 fn pair(rows: &mut [Row]) {
     let asleep = rows
@@ -327,13 +328,14 @@ fn pair(rows: &mut [Row]) {
     }
     for index in 0..rows.len() {
         let (entry, function) = match (rows[index].hook.effect, rows[index].hook.target) {
-            (Effect::Leave(entry), Target::Function(function, _)) => (entry, Some(function)),
-            (Effect::LookUp(entry) | Effect::Switch(entry), _) => (entry, None),
+            (Effect::Leave(entry), Target::Function(function, _)) => (Some(entry), Some(function)),
+            (Effect::LookUp(entry) | Effect::Switch(entry), _) => (Some(entry), None),
+            _ if rows[index].hook.within.is_some() => (None, None),
             _ => continue,
         };
         let within = rows[index].hook.within;
         let enter = rows.iter().find(|row| {
-            row.hook.effect == Effect::Enter(entry)
+            matches!(row.hook.effect, Effect::Enter(begun) if entry.is_none_or(|entry| entry == begun))
                 && within.is_none_or(|group| row.hook.group == group)
                 && function.is_none_or(|function| {
                     matches!(row.hook.target, Target::Function(name, _) if name == function)
@@ -459,6 +461,7 @@ fn role(effect: Effect) -> Role {
         | Effect::Sync
         | Effect::Copies
         | Effect::CopiesDropped
+        | Effect::Unannounced
         | Effect::LookUp(_)
         | Effect::Switch(_)
         | Effect::UnderExclusion(_)
@@ -517,7 +520,11 @@ fn flags(hook: &Hook) -> u8 {
         Stacks::Sampled => SPEC_STACK_SAMPLED,
         Stacks::Always => SPEC_STACK,
     };
-    scope | stacks
+    let within = match hook.within {
+        Some(_) => SPEC_WITHIN,
+        None => 0,
+    };
+    scope | within | stacks
 }
 
 fn more(hook: &Hook) -> u8 {

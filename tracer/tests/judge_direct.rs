@@ -108,6 +108,7 @@ fn a_dax_write_whose_size_comes_first() {
             enter(Entry::Write, A).a(SIZE).b(BLOCK).size(SIZE),
             acquire(A, IRwsem, Excl),
             dax_write(A, SIZE, BLOCK).size(at_transfer),
+            disk_size(A, SIZE, BLOCK),
             release(A, IRwsem, Excl),
             leave(Entry::Write, A).a(BLOCK).size(SIZE + BLOCK),
         ]
@@ -285,6 +286,7 @@ fn a_write_beyond_eof_that_zeroes_up_to_it() {
             acquire(A, IRwsem, Shared),
             release(A, IRwsem, Shared),
             acquire(A, IRwsem, Excl),
+            disk_size(A, offset, BLOCK),
             release(A, IRwsem, Excl),
             leave(Entry::Write, A).a(wrote).size(offset + BLOCK),
         ];
@@ -318,4 +320,86 @@ fn a_write_beyond_eof_that_zeroes_up_to_it() {
     recorder.run(2, steps(0, true, SIZE, 8 * BLOCK));
     recorder.run(1, late[1..].to_vec());
     assert_eq!(found(&recorder.finish()), [""; 0]);
+}
+
+/// A write to A beside the page cache, under i_rwsem in this mode.
+fn direct(mode: Mode) -> Vec<Step> {
+    vec![
+        enter(Entry::Write, A).a(64 * KIB).b(BLOCK).c(IOCB_DIRECT),
+        acquire(A, IRwsem, mode),
+        direct_transfer(A, 64 * KIB, BLOCK),
+        release(A, IRwsem, mode),
+        leave(Entry::Write, A).a(BLOCK),
+    ]
+}
+
+fn beside_remap(before: usize, write: Vec<Step>) -> Vec<String> {
+    let steps = remap_of_demoted();
+    let mut recorder = recorder(XFS);
+    recorder.run(1, steps[..before].to_vec());
+    recorder.run(2, write);
+    recorder.run(1, steps[before..].to_vec());
+    found(&recorder.finish())
+}
+
+#[test]
+fn a_write_to_what_is_being_shared() {
+    let demoted = 12;
+    assert_eq!(
+        beside_remap(demoted, direct(Shared)),
+        ["wrong-mode observed direct-write"]
+    );
+    // One that comes after the last change, or before the exclusive hold.
+    let last = 16;
+    assert_eq!(beside_remap(last, direct(Shared)), [""; 0]);
+    assert_eq!(beside_remap(0, direct(Shared)), [""; 0]);
+    assert_eq!(beside_remap(0, direct(Excl)), [""; 0]);
+}
+
+#[test]
+fn a_size_on_disk_that_does_not_follow() {
+    // A write of two blocks at `offset` that ends with EOF at `after`.
+    let write = |flags, offset, after, done: &[Step]| {
+        let mut steps = vec![
+            enter(Entry::Write, A).a(offset).b(2 * BLOCK).c(flags),
+            acquire(A, IRwsem, Excl),
+        ];
+        steps.extend_from_slice(done);
+        steps.extend([
+            release(A, IRwsem, Excl),
+            leave(Entry::Write, A).a(2 * BLOCK).size(after),
+        ]);
+        steps
+    };
+    let end = SIZE + 2 * BLOCK;
+    let missing = write(IOCB_DIRECT, SIZE, end, &[]);
+    assert_eq!(
+        judged_on(XFS, missing.clone()),
+        ["size-order predicted direct-write"]
+    );
+    // The size that others had moved meanwhile is theirs to raise; ext4 does it where no hook is.
+    let mut recorder = recorder(XFS);
+    recorder.run(1, missing[..2].to_vec());
+    recorder.run(
+        2,
+        write(IOCB_DIRECT, SIZE, end, &[disk_size(A, SIZE, 2 * BLOCK)]),
+    );
+    recorder.run(1, missing[2..].to_vec());
+    assert_eq!(found(&recorder.finish()), [""; 0]);
+    assert_eq!(judged_on(EXT4, missing), [""; 0]);
+    // Raised for all of it, for a part that lies beyond EOF, with the conversion; none is due inside EOF, nor of
+    // pages, which are written back later.
+    let raised = disk_size(A, SIZE, 2 * BLOCK);
+    for (flags, offset, after, done) in [
+        (IOCB_DIRECT, SIZE, end, vec![raised]),
+        (IOCB_DIRECT, SIZE - BLOCK, SIZE + BLOCK, vec![raised]),
+        (IOCB_DIRECT, SIZE, end, vec![convert(A, SIZE, 2 * BLOCK)]),
+        (IOCB_DIRECT, SIZE - 2 * BLOCK, SIZE, vec![]),
+        (0, SIZE, end, vec![]),
+    ] {
+        let found = judged_on(XFS, write(flags, offset, after, &done));
+        assert_eq!(found, [""; 0], "{flags:x} at {offset}");
+    }
+    let short = write(IOCB_DIRECT, SIZE, end, &[disk_size(A, SIZE, BLOCK)]);
+    assert_eq!(judged_on(XFS, short), ["size-order predicted direct-write"]);
 }

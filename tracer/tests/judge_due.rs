@@ -380,6 +380,7 @@ fn a_write_with_o_sync_syncs_once_the_size_covers_it() {
             enter(Entry::Write, A).a(OFFSET).b(8192).size(OFFSET),
             acquire(A, IRwsem, Excl),
             dax_write(A, OFFSET, 8192).size(OFFSET),
+            disk_size(A, OFFSET, 8192),
         ];
         steps.extend(syncs.iter().map(|&size| sync(A).size(size)));
         steps.extend([

@@ -627,34 +627,6 @@ fn a_fault_held_off_by_the_lock_counts_as_coverage() {
     assert!(row.wait_ns > 0);
 }
 
-/// FICLONERANGE of A into B that demotes the locks of A, as XFS does it from 6.7 on.
-fn remap_of_demoted() -> Vec<Step> {
-    vec![
-        enter(Entry::Reflink, A),
-        enter(Entry::Reflink, B).second(),
-        acquire(A, IRwsem, Excl),
-        acquire(B, IRwsem, Excl),
-        acquire(A, InvalidateLock, Excl),
-        acquire(B, InvalidateLock, Excl),
-        scan(A, 0),
-        scan(B, 0),
-        drain(A),
-        drain(B),
-        drop_range(B, OFFSET, LENGTH),
-        downgrade(A, IRwsem),
-        downgrade(A, InvalidateLock),
-        acquire(B, Ilock, Excl),
-        change(B, OFFSET, LENGTH).cached(),
-        change(B, OFFSET, LENGTH).cached(),
-        release(B, Ilock, Excl),
-        release(A, InvalidateLock, Shared),
-        release(B, InvalidateLock, Excl),
-        release(A, IRwsem, Shared),
-        release(B, IRwsem, Excl),
-        leave(Entry::Reflink, A),
-    ]
-}
-
 #[test]
 fn the_source_of_a_remap_is_locked_too() {
     let source = without(remap_of_demoted(), |step| is_lock(step, A, InvalidateLock));
@@ -683,7 +655,7 @@ fn a_store_to_what_is_being_shared() {
     let page = OFFSET / 4096;
     assert_eq!(
         beside_remap(demoted, fault(A, page, Install::PteWrite)),
-        ["wrong-mode observed FICLONERANGE"]
+        ["wrong-mode observed dax-write-fault"]
     );
     // Loads are welcome, and stores that wait for the remap, or that come after its last change.
     assert_eq!(
@@ -696,4 +668,26 @@ fn a_store_to_what_is_being_shared() {
         [""; 0]
     );
     assert_eq!(beside_remap(0, fault(A, page, Install::PteWrite)), [""; 0]);
+}
+
+#[test]
+fn a_remap_that_writers_are_not_told_of() {
+    let told = |at: usize| {
+        let mut steps = remap_of_demoted();
+        steps.insert(at, unannounced(A, OFFSET, LENGTH));
+        steps
+    };
+    assert_eq!(judged(told(13)), ["wrong-mode predicted FICLONERANGE"]);
+    // Nobody needs to be told while the lock is still exclusive.
+    assert_eq!(judged(told(12)), [""; 0]);
+    // It is the sharer's fault, not the writer's.
+    let steps = told(13);
+    let mut recorder = Recorder::new();
+    recorder.run(1, steps[..14].to_vec());
+    recorder.run(2, fault(A, OFFSET / 4096, Install::PteWrite));
+    recorder.run(1, steps[14..].to_vec());
+    assert_eq!(
+        found(&recorder.finish()),
+        ["wrong-mode observed FICLONERANGE"]
+    );
 }

@@ -1,9 +1,10 @@
 //! ext4: entry points of fs/ext4/{file,inode}.c, extent changes of fs/ext4/{extents,indirect,ioctl}.c.
 
 use super::{
-    Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, LockAction, LockClass, Mode, Side,
-    Span, Stacks, Step, Target, arg, arg32,
+    Effect, Entry, Filesystem, FilesystemKind, Fresh, Hook, Install, LockAction, LockClass, Mode,
+    Side, Span, Stacks, Step, Target, Way, arg, arg32,
     generic::{fault_enter, fiemap_enter, leave, transfer_enter},
+    ret,
 };
 
 /// fs/ext4/ext4.h: EXT4_GET_BLOCKS_CONVERT_UNWRITTEN, written blocks become unwritten.
@@ -23,6 +24,28 @@ const SWAP_BOOT: u64 = 0x6611;
 /// fs/ext4/ext4_jbd2.h: EXT4_HT_MIGRATE
 const HANDLE_MIGRATE: u64 = 8;
 const FILE: &[Step] = &[Step::Deref("file", "f_inode")];
+
+const FOLIO: &[Step] = &[
+    Step::Deref("folio", "mapping"),
+    Step::Deref("address_space", "host"),
+];
+const PAGE: &[Step] = &[
+    Step::Deref("page", "mapping"),
+    Step::Deref("address_space", "host"),
+];
+
+/// Inside page_mkwrite, what gives the page blocks.
+const fn makes_writable(function: &'static str, inode: Way) -> Hook {
+    Hook::new(
+        Target::Function(function, Side::Return),
+        Effect::Install(Install::Mkwrite),
+        "ext4/mkwrite-begin",
+    )
+    .inode(inode)
+    .payload(None, None, Some(ret()))
+    .stacks(Stacks::Sampled, Some(Mode::Shared))
+    .within("ext4/page-mkwrite")
+}
 
 const fn changes(function: &'static str, span: Span, group: &'static str) -> Hook {
     Hook::new(
@@ -139,6 +162,10 @@ pub const TABLE: Filesystem = Filesystem {
             Entry::PageMkwrite,
             "ext4/page-mkwrite-end",
         ),
+        // A file whose data are journalled, and from 7.3 on one without delayed allocation:
+        // (handle, folio, pos, len, get_block); before 6.12 (page, pos, len, get_block)
+        makes_writable("ext4_block_write_begin", arg(1, FOLIO)),
+        makes_writable("__block_write_begin", arg(0, PAGE)),
         transfer_enter("ext4_file_read_iter", Entry::Read, "ext4/read"),
         leave("ext4_file_read_iter", Entry::Read, "ext4/read-end"),
         transfer_enter("ext4_file_write_iter", Entry::Write, "ext4/write"),

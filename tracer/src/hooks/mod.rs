@@ -458,6 +458,9 @@ pub enum Effect {
     Sync,
     /// So much is left of copies that wait to replace blocks: bytes of memory in `c`.
     Copies,
+    /// Blocks of the file are to be shared with another, and it does not bear the mark that has those who
+    /// write to it wait for the end of that: `a` offset, `b` length.
+    Unannounced,
     /// Copies that wait to replace blocks `a` to `b` are about to be given up, while pages are dirty or written back.
     CopiesDropped,
     /// The mapping was taken again, directly inside the operation that began at this entry.

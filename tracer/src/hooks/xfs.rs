@@ -38,6 +38,8 @@ const OTHER_FORKS: u64 = 1 << 2 | 1 << 8;
 const OTHER_FORKS_STATE: u64 = 1 << 8 | 1 << 9;
 /// fs/xfs/libxfs/xfs_types.h: XFS_EXT_UNWRITTEN
 const UNWRITTEN: u64 = 1;
+/// fs/xfs/xfs_inode.h: XFS_IREMAPPING, the same from 6.1 to 7.3
+const REMAPPING: u64 = 1 << 15;
 /// include/linux/fs.h: REMAP_FILE_DEDUP
 const DEDUP: u64 = 1;
 
@@ -90,6 +92,13 @@ const fn maps(tracepoint: &'static str, group: &'static str) -> Hook {
         .inode(xfs_inode(0))
         .payload(None, None, Some(arg32(2)))
         .without(OTHER_FORKS_STATE)
+}
+
+const fn unannounced(target: Target, group: &'static str) -> Hook {
+    Hook::new(target, Effect::Unannounced, group)
+        .inode(xfs_inode(0))
+        .without(REMAPPING)
+        .stacks(Stacks::Always, None)
 }
 
 /// XFS's own tracepoints: an acquisition is seen before it waits, a release after it is done.
@@ -306,6 +315,18 @@ pub const TABLE: Filesystem = Filesystem {
             exit("xfs_file_remap_range"),
             Effect::Leave(Entry::Dedupe),
             "xfs/dedupe-end",
+        ),
+        // xfs_ilock_demote(ip, lock_flags): that of a remap's source comes after the mark.
+        unannounced(exit("xfs_ilock_demote"), "xfs/demote-unannounced").payload(
+            None,
+            None,
+            Some(arg(0, &[Step::Read("xfs_inode", "i_flags")])),
+        ),
+        // xfs_reflink_remap_blocks(src, pos_in, dest, pos_out, remap_len, remapped)
+        unannounced(entry("xfs_reflink_remap_blocks"), "xfs/remap-unannounced").payload(
+            Some(arg(1, &[])),
+            Some(arg(4, &[])),
+            Some(arg(0, &[Step::Read("xfs_inode", "i_flags")])),
         ),
         Hook::new(
             entry("xfs_swap_extents"),

@@ -415,6 +415,33 @@ impl Engine {
         self.size_disorder((task, locks), change, what, event);
     }
 
+    /// A write has returned: if it moved EOF, the on-disk size must have followed.
+    pub(super) fn size_followed(&mut self, task: &Task, change: &mut ChangeScope, event: &Event) {
+        let Some(request) = change.request else {
+            return;
+        };
+        let subject = &change.subjects.0;
+        let Some(count) = u64::try_from(event.a.cast_signed()).ok() else {
+            return;
+        };
+        let beyond = ByteRange {
+            start: request.start.max(subject.entry_size),
+            end: request.start.saturating_add(count),
+        };
+        // Else another writer may have moved both.
+        if beyond.is_empty()
+            || event.size < beyond.end
+            || subject.disk_size.covers(beyond)
+            || !self.sight.disk_size
+            || !self.owe(change.operation, subject.inode, Duty::DiskSizeRaised)
+            || !self.files.get(subject.inode).alone(subject.begun)
+        {
+            return;
+        }
+        let what = (Observed::DiskSizeLeft, Act::Data, beyond);
+        self.size_disorder((task.id, &task.locks), change, what, event);
+    }
+
     /// A write has returned. With O_SYNC it syncs what it wrote once the size covers it.
     pub(super) fn size_lasts(&mut self, task: &Task, change: &mut ChangeScope, event: &Event) {
         let Some(request) = change.request else {

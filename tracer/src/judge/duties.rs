@@ -49,6 +49,8 @@ pub enum Duty {
     DiskSize,
     /// The on-disk size is raised only when what it covers is written.
     DiskSizeLast,
+    /// The on-disk size has followed when a write that moved EOF returns.
+    DiskSizeRaised,
     /// Direct I/O is waited for.
     Drained,
     /// Nobody writes pages of the filesystem back meanwhile.
@@ -77,6 +79,12 @@ pub struct Duties {
     /// Where the kernel says so.
     pub source: &'static str,
 }
+
+/// Of writes beside the page cache.
+const BEYOND_EOF: &[(FilesystemKind, Duty)] = &[
+    (FilesystemKind::Ext4, Duty::Orphan),
+    (FilesystemKind::Xfs, Duty::DiskSizeRaised),
+];
 
 const ALL: Duties = Duties {
     exclusion: true,
@@ -189,7 +197,7 @@ impl Operation {
             Self::DaxWrite => Duties {
                 exclusion: true,
                 rwsem: true,
-                more: &[(FilesystemKind::Ext4, Duty::Orphan)],
+                more: BEYOND_EOF,
                 source: "fs/xfs/xfs_file.c:xfs_file_dax_write; fs/dax.c:dax_iomap_rw; \
                          fs/ext4/file.c:ext4_dax_write_iter",
                 ..Duties::NONE
@@ -210,8 +218,8 @@ impl Operation {
                 ..Duties::NONE
             },
             Self::DirectWrite => Duties {
-                more: &[(FilesystemKind::Ext4, Duty::Orphan)],
-                source: "fs/ext4/file.c:ext4_dio_write_iter",
+                more: BEYOND_EOF,
+                source: "fs/ext4/file.c:ext4_dio_write_iter; fs/xfs/xfs_file.c:xfs_dio_write_end_io",
                 ..Duties::NONE
             },
             // Nobody may dirty pages meanwhile, nor write any back.

@@ -246,7 +246,10 @@ impl Engine {
                 self.transferred(task, event);
                 self.may_fault(task, event);
             }
-            Effect::DirectTransfer => self.transferred(task, event),
+            Effect::DirectTransfer => {
+                self.transferred(task, event);
+                self.writes_beside_others(task, event);
+            }
             Effect::Advice => self.advised(task, event),
             Effect::UnderExclusion(span) => self.due_under_exclusion(task, span, event),
             Effect::Switch(_) => self.at_its_point(task, event),
@@ -267,6 +270,7 @@ impl Engine {
             Effect::Sync => synced(task, event),
             Effect::Copies => copies(task, event),
             Effect::CopiesDropped => self.copies_dropped(task, event),
+            Effect::Unannounced => self.unannounced(task, event),
             Effect::EntryLock(action) => self.entry_lock(task, action, event),
             Effect::Resource(class, action) => self.resource(task, class, action, event),
             Effect::LayoutWait => self.layout_wait(task, event),
@@ -573,6 +577,7 @@ impl Engine {
                 self.written_through(task.id, &change, event);
                 self.tail_zeroed(task, &mut change, event);
                 self.size_lasts(task, &mut change, event);
+                self.size_followed(task, &mut change, event);
                 self.write_returned(change.operation, event);
                 self.end_change(&change, Nanos(event.head.time));
                 if let Some(subject) = change.subject(event.inode) {

@@ -9,6 +9,7 @@ use crate::{
         hash::Map,
         operations::Operation,
         resample::MapUse,
+        sharing::DirectWriters,
         task::TaskId,
         translations::{Frame, Translations},
         window::{Installed, ScopeId, Window},
@@ -78,6 +79,8 @@ pub struct File {
     pub closed: VecDeque<Window>,
     /// Translations installed, oldest first.
     pub installs: VecDeque<Installed>,
+    /// Writes beside the page cache that others may run beside.
+    pub direct_writers: DirectWriters,
     /// Translations in place; DAX only.
     pub translations: Translations,
     /// Who uses mappings of it.
@@ -107,6 +110,7 @@ impl File {
             open: Vec::new(),
             closed: VecDeque::new(),
             installs: VecDeque::new(),
+            direct_writers: DirectWriters::default(),
             translations: Translations::default(),
             map_use: MapUse::default(),
             changed_by: None,
@@ -158,6 +162,7 @@ impl File {
         }
         if self.operations == 0 {
             self.installs.clear();
+            self.direct_writers.clear();
         }
     }
 

@@ -28,6 +28,7 @@ pub mod report;
 mod resample;
 pub mod rules;
 mod sentence;
+mod sharing;
 mod summary;
 mod task;
 pub mod text;

@@ -11,14 +11,14 @@ use crate::{
     judge::{
         due::subject_of,
         duties::Duty,
-        engine::{Engine, other_inode_locked},
+        engine::Engine,
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
         inode::InodeIndex,
         lockset::{Hold, LockSet},
         operations::Operation,
         rules::{self, ChangeFacts, Kind, LayoutFacts, Observed, TornFacts},
         task::{ChangeScope, Early, Reported, Scope, Task, TaskId, Torn, Untorn, stack_id},
-        window::{CLOCK_SKEW_NS, Danger, FindingIndex, Installed},
+        window::{Danger, FindingIndex},
     },
     trace::meta,
     units::{ByteRange, HookId, Nanos},
@@ -50,6 +50,7 @@ pub struct Sight {
     pub(super) orphans: bool,
     pub(super) writeback_held_off: bool,
     pub(super) protects: bool,
+    pub(super) announces: bool,
 }
 
 impl Sight {
@@ -69,6 +70,7 @@ impl Sight {
                 Effect::DiskSize(_) => sight.disk_size = true,
                 Effect::Orphan => sight.orphans = true,
                 Effect::Protect => sight.protects = true,
+                Effect::Unannounced => sight.announces = true,
                 Effect::Resource(LockClass::Writepages, LockAction::Acquire(_)) => {
                     sight.writeback_held_off = true;
                 }
@@ -330,118 +332,6 @@ impl Engine {
                 Observed::TornDownLater,
                 &untorn,
             );
-        }
-    }
-
-    /// Blocks become shared: their source is locked too (fs/xfs/xfs_inode.c:xfs_ilock2_io_mmap), and nobody
-    /// may have made pages of it writable since its exclusion lock was demoted
-    /// (fs/xfs/xfs_reflink.c:xfs_reflink_remap_prep sets XFS_IREMAPPING before, for which
-    /// fs/xfs/xfs_file.c:xfs_write_fault takes the lock exclusively).
-    pub(super) fn remapped(
-        &mut self,
-        task: TaskId,
-        locks: &LockSet,
-        change: &mut ChangeScope,
-        span: Span,
-        event: &Event,
-    ) {
-        if !matches!(change.operation, Operation::Reflink | Operation::Dedupe) {
-            return;
-        }
-        let Some(source) = change.iter().find(|one| one.address != event.inode) else {
-            return;
-        };
-        let (address, inode) = (source.address, source.inode);
-        let Some(hold) = locks.find(inode, LockClass::InvalidateLock) else {
-            if other_inode_locked(change, locks, address) {
-                let bits = self.files.get(inode).meta.block_bits;
-                let range = span.bytes(event.a, event.b, bits);
-                self.source_exposed((task, locks), change, (address, range), None, event);
-            }
-            return;
-        };
-        if hold.mode != Mode::Shared {
-            return;
-        }
-        // What was acquired after the exclusive hold began came after it was demoted.
-        let demoted = hold.since.0 + CLOCK_SKEW_NS;
-        let beside = |install: &&Installed| {
-            install.task != task
-                && install.operation.is_write_fault()
-                && install
-                    .lock
-                    .is_some_and(|(mode, since)| mode == Mode::Shared && since.0 > demoted)
-        };
-        let writer = self.files.get(inode).installs.iter().find(beside).cloned();
-        if let Some(writer) = writer {
-            let where_to = (address, writer.range);
-            self.source_exposed((task, locks), change, where_to, Some(writer), event);
-        }
-    }
-
-    /// Blocks of a file were shared that write faults were not kept from; `writer` did come.
-    #[cold]
-    fn source_exposed(
-        &mut self,
-        (task, locks): (TaskId, &LockSet),
-        change: &mut ChangeScope,
-        (address, range): (u64, ByteRange),
-        writer: Option<Installed>,
-        event: &Event,
-    ) {
-        let (kind, observed) = match writer {
-            Some(_) => (Kind::WrongMode, Observed::SharedWithWriter),
-            None => (Kind::PartialLock, Observed::SourceUnheld),
-        };
-        let class = LockClass::InvalidateLock;
-        let (id, operation, entered) = (change.id, change.operation, change.entered);
-        let Some(source) = change.subject_mut(address) else {
-            return;
-        };
-        let Some(filesystem) = self.files.get(source.inode).filesystem else {
-            return;
-        };
-        if source.reported.iter().any(|said| said.kind == kind) {
-            return;
-        }
-        let time = Nanos(event.head.time);
-        let key = Key {
-            kind,
-            filesystem,
-            operation,
-            class,
-            observed,
-            hook: HookId(event.head.hook),
-        };
-        let witness = Witness {
-            scope: Some(id),
-            entered,
-            time,
-            act: Act::Change,
-            inode: source.inode,
-            range,
-            size: u64::MAX,
-            locks: LockSeen::all(task, locks, time),
-            actor: Party {
-                task,
-                role: Role::Actor(operation),
-                stack: stack_id(event.head.stack),
-            },
-            other: writer.as_ref().map(|writer| Party {
-                task: writer.task,
-                role: Role::Overlapped(writer.operation),
-                stack: writer.stack,
-            }),
-            more: Vec::new(),
-        };
-        let finding = self.report(key, &witness);
-        source.reported.push(Reported {
-            kind,
-            class,
-            finding,
-        });
-        if writer.is_some() {
-            self.findings.raise(finding, Strength::Observed);
         }
     }
 

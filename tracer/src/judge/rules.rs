@@ -304,8 +304,12 @@ pub enum Observed {
     Unheld,
     /// Held shared.
     Shared,
-    /// Held shared, and by one who makes the file's pages writable too.
+    /// Held shared, and by one who writes to the file too.
     SharedWithWriter,
+    /// Held shared, and those who write to the file, who hold it shared too, are not told.
+    SharedUnannounced,
+    /// Held shared, as by one who shares the file's blocks and says so.
+    SharedWithSharer,
     /// Not held, but another inode's is.
     OtherInode,
     /// Mapped while it was waited for.
@@ -376,6 +380,8 @@ pub enum Observed {
     CopiesDropped,
     /// The on-disk size may end before pages that were dropped.
     DiskSizeBehind,
+    /// The on-disk size was left where it was.
+    DiskSizeLeft,
     /// The on-disk size was raised first.
     DiskSizeFirst,
     /// Nothing says that blocks beyond EOF are to be given back after a crash.
@@ -394,7 +400,11 @@ impl Observed {
         match self {
             Self::Unheld => "none".to_owned(),
             Self::Shared => "SHARED".to_owned(),
-            Self::SharedWithWriter => "SHARED, by a write fault on its source too".to_owned(),
+            Self::SharedWithWriter => "SHARED, by one who writes to the source too".to_owned(),
+            Self::SharedUnannounced => {
+                "SHARED, and those who write to the source not told".to_owned()
+            }
+            Self::SharedWithSharer => "SHARED, by one who shares the file's blocks too".to_owned(),
             Self::OtherInode => "EXCL on the other inode only".to_owned(),
             Self::Remapped => "mapped again while it was waited for".to_owned(),
             Self::SourceUnheld => "none on the source, held on the destination".to_owned(),
@@ -439,6 +449,7 @@ impl Observed {
             Self::CopiesKept => "copies that wait to replace blocks kept".to_owned(),
             Self::CopiesDropped => "copies given up with pages dirty".to_owned(),
             Self::DiskSizeBehind => "on-disk size not brought up to it".to_owned(),
+            Self::DiskSizeLeft => "the on-disk size not raised".to_owned(),
             Self::DiskSizeFirst => "on-disk size first".to_owned(),
             Self::SyncedFirst => "synced first".to_owned(),
             Self::NotOrphaned => "not on the list of orphans".to_owned(),
@@ -660,6 +671,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::Sync
         | Effect::Copies
         | Effect::CopiesDropped
+        | Effect::Unannounced
         | Effect::UserMemory
         | Effect::UnderExclusion(_)
         | Effect::Switch(_)

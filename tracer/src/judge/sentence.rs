@@ -66,6 +66,14 @@ impl Facts<'_> {
             }
             (Some(who), _) if self.key.kind == Kind::StaleTranslation => format!(" By {who}."),
             (Some(who), _) if self.act == Act::Reuse => format!(" It was changed by {who}."),
+            (Some(who), _)
+                if matches!(
+                    self.key.observed,
+                    Observed::SharedWithWriter | Observed::SharedWithSharer
+                ) =>
+            {
+                format!(" The other was {who}.")
+            }
             (Some(who), false) => format!(" One did map such a page meanwhile: {who}."),
             (Some(who), true) => format!(" Such a change was under way: {who}."),
         };
@@ -94,9 +102,31 @@ impl Facts<'_> {
         let Self { inode, .. } = self;
         if self.key.observed == Observed::SharedWithWriter {
             return format!(
-                "shared blocks of inode {inode} with its {lock} held SHARED, while {} of it was made \
-                 writable under the same; a store may reach a block that both files own by then",
-                self.span()
+                "shared blocks of inode {inode} with its {lock} held SHARED, while {} of it was {} under the same; \
+                 data may reach a block that both files own by then",
+                self.span(),
+                match self.key.class {
+                    LockClass::IRwsem => "written",
+                    _ => "made writable",
+                }
+            );
+        }
+        if self.key.observed == Observed::SharedUnannounced {
+            return format!(
+                "shared blocks of inode {inode} with its locks held SHARED, and no mark on it (XFS_IREMAPPING) that \
+                 has write faults and direct writes take them EXCL; what they write may reach a block that both \
+                 files own by then"
+            );
+        }
+        if self.key.observed == Observed::SharedWithSharer {
+            let span = self.span();
+            let did = match self.key.class {
+                LockClass::IRwsem => format!("wrote {span} of inode {inode}"),
+                _ => format!("made {span} of inode {inode} writable"),
+            };
+            return format!(
+                "{did} with its {lock} held SHARED, while the file's blocks were being shared under the same and it \
+                 was marked so (XFS_IREMAPPING); data may reach a block that both files own by then"
             );
         }
         if self.key.observed == Observed::SourceUnheld {
@@ -298,6 +328,13 @@ impl Facts<'_> {
                     "dropped pages of inode {inode} over EOF, {span}, without bringing the on-disk size up to it \
                      (ext4_update_disksize_before_punch); nothing else will, and blocks that are allocated \
                      there later lie beyond it"
+                );
+            }
+            Observed::DiskSizeLeft => {
+                return format!(
+                    "raised i_size of inode {inode} over {span}, which it had written, and returned without raising the \
+                     on-disk size (xfs_setfilesize); nothing else will, and what was written is gone once the inode is \
+                     read anew"
                 );
             }
             Observed::DiskSizeFirst => {

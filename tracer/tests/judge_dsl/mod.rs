@@ -262,6 +262,11 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             Effect::CopiesDropped,
         ),
         (
+            "xfs_reflink_remap_blocks",
+            "xfs/remap-unannounced",
+            Effect::Unannounced,
+        ),
+        (
             "ext4_da_get_block_prep",
             "ext4/reserve-blocks",
             Enter(Entry::Reserve),
@@ -629,6 +634,11 @@ pub fn look_up(inode: u64) -> Step {
     Step::new(Effect::LookUp(Entry::CopyOnWrite), inode)
 }
 
+/// `xfs_reflink_remap_blocks` without XFS_IREMAPPING
+pub fn unannounced(inode: u64, offset: u64, length: u64) -> Step {
+    Step::new(Effect::Unannounced, inode).a(offset).b(length)
+}
+
 /// `xfs_iext_insert`
 pub fn map_extent(inode: u64) -> Step {
     Step::new(Effect::MapExtent, inode)
@@ -753,6 +763,34 @@ pub fn fault(inode: u64, page: u64, how: Install) -> Vec<Step> {
         install(inode, how).a(frame(inode, page)).stack(7),
         release(inode, InvalidateLock, Shared),
         leave(Entry::Fault, inode).a(NOPAGE),
+    ]
+}
+
+/// FICLONERANGE of A into B that demotes the locks of A, as XFS does it from 6.7 on.
+pub fn remap_of_demoted() -> Vec<Step> {
+    vec![
+        enter(Entry::Reflink, A),
+        enter(Entry::Reflink, B).second(),
+        acquire(A, IRwsem, Excl),
+        acquire(B, IRwsem, Excl),
+        acquire(A, InvalidateLock, Excl),
+        acquire(B, InvalidateLock, Excl),
+        scan(A, 0),
+        scan(B, 0),
+        drain(A),
+        drain(B),
+        drop_range(B, 64 * KIB, 64 * KIB),
+        downgrade(A, IRwsem),
+        downgrade(A, InvalidateLock),
+        acquire(B, Ilock, Excl),
+        change(B, 64 * KIB, 64 * KIB).cached(),
+        change(B, 64 * KIB, 64 * KIB).cached(),
+        release(B, Ilock, Excl),
+        release(A, InvalidateLock, Shared),
+        release(B, InvalidateLock, Excl),
+        release(A, IRwsem, Shared),
+        release(B, IRwsem, Excl),
+        leave(Entry::Reflink, A),
     ]
 }
 
