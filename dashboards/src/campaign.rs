@@ -238,7 +238,7 @@ impl Trial {
             filesystem: mutation.filesystem,
             dax: mutation.mode == Mode::Dax,
             mkfs: mutation.mkfs.map(str::to_owned),
-            options: None,
+            options: mutation.options.map(str::to_owned),
             scenario: mutation.scenario.to_owned(),
             extent,
             seed: 1,

@@ -40,6 +40,21 @@ const HUGE: &str = "pmd-vs-pte";
 /// Arguments of mkfs.xfs by which they come about in a small filesystem; mkfs.ext4 needs none.
 const ALIGNED: &str = "-m reflink=1 -d su=2m,sw=1,agcount=2 -l size=64m";
 
+/// Filesystems that go ways of their own, through the page cache, and what shows it: which, arguments of mkfs, mount
+/// options. Blocks smaller than a page; data that are journalled.
+const RARER: [(FilesystemKind, Option<&str>, Option<&str>); 3] = [
+    (FilesystemKind::Xfs, Some("-m reflink=1 -b size=1024"), None),
+    (FilesystemKind::Ext4, Some("-b 1024"), None),
+    (FilesystemKind::Ext4, None, Some("data=journal")),
+];
+const RARER_SCENARIOS: [&str; 5] = [
+    "punch-vs-fault",
+    "truncate-vs-fault",
+    "mkwrite-vs-punch",
+    "zero-vs-fault",
+    "insert-vs-fault",
+];
+
 /// All that a filesystem can do, in one.
 const MIX: &str = "mix";
 
@@ -180,6 +195,14 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
             .collect(),
     };
     let thorough = suite != Suite::Smoke;
+    let rarer = RARER
+        .into_iter()
+        .filter(|(of, ..)| *of == filesystem)
+        .map(|(_, mkfs, options)| Variant {
+            options: options.map(str::to_owned),
+            scenarios: RARER_SCENARIOS.map(str::to_owned).to_vec(),
+            ..variant(false, mkfs)
+        });
     match filesystem {
         FilesystemKind::Xfs => {
             let (shared, exchange) = (Some("-m reflink=1"), Some("-i exchange=1"));
@@ -196,6 +219,7 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
                         ..variant(true, Some(ALIGNED))
                     },
                 ])
+                .chain(rarer)
                 .collect()
         }
         FilesystemKind::Ext4 => {
@@ -203,6 +227,7 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
             [variant(true, None), variant(false, None)]
                 .into_iter()
                 .chain(no_journal)
+                .chain(rarer)
                 .collect()
         }
     }
@@ -341,13 +366,14 @@ mod tests {
         assert_eq!(names.len(), smoke.len(), "every cell has a name of its own");
         let only = ["punch-vs-fault".to_owned()];
         let one = workloads(Suite::Full, &Config::default(), &both[1..], &only, None).unwrap();
-        assert_eq!(one.len(), 3);
+        // Without a journal, with small blocks, and with journalled data, too.
+        assert_eq!(one.len(), 5);
         let of_xfs = |name: &str| {
             let only = [name.to_owned()];
             let chosen = workloads(Suite::Smoke, &Config::default(), &both[..1], &only, None);
             chosen.unwrap().len()
         };
-        assert_eq!((of_xfs("punch-vs-fault"), of_xfs(HUGE)), (2, 3));
+        assert_eq!((of_xfs("punch-vs-fault"), of_xfs(HUGE)), (3, 3));
         assert!(
             workloads(
                 Suite::Full,
@@ -385,6 +411,7 @@ mod tests {
             (unfit, exchanges.count())
         };
         let all = [
+            "behind-eof",
             "exchange-mixed",
             "exchange-vs-fault",
             "exchange-within-file",

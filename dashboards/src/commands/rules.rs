@@ -64,6 +64,7 @@ fn more(duties: &Duties) -> impl Iterator<Item = String> {
             Duty::NoCopies => "no copies left that wait to replace blocks",
             Duty::DiskSize => "on-disk size up to EOF before pages over it are dropped",
             Duty::DiskSizeLast => "on-disk size raised after the conversion",
+            Duty::DiskSizeRaised => "on-disk size raised before a write that moved EOF returns",
             Duty::Drained => "direct I/O waited for",
             Duty::WritebackHeldOff => "writeback held off by s_writepages_rwsem",
             Duty::Orphan => "on the list of orphans before data goes beyond EOF",

@@ -48,6 +48,8 @@ pub struct Mutation<'a> {
     pub mode: Mode,
     /// mkfs arguments that the bug needs, instead of the usual ones.
     pub mkfs: Option<&'a str>,
+    /// Mount options that it needs, besides the one for DAX.
+    pub options: Option<&'a str>,
     /// The workload that meets the bug, `punch-vs-fault`.
     pub scenario: &'a str,
     /// What is wrong, in a sentence or two.
@@ -81,6 +83,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-unshare-unlocked.patch"),
     include_str!("../../mutations/xfs-zero-unlocked.patch"),
     include_str!("../../mutations/ext4-huge-fault-unlocked.patch"),
+    include_str!("../../mutations/ext4-journalled-mkwrite-unlocked.patch"),
     include_str!("../../mutations/ext4-mkwrite-unlocked.patch"),
     include_str!("../../mutations/ext4-read-fault-unlocked.patch"),
     include_str!("../../mutations/ext4-sync-fault-unlocked.patch"),
@@ -97,6 +100,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/ext4-map-shared.patch"),
     include_str!("../../mutations/ext4-zero-shared.patch"),
     include_str!("../../mutations/xfs-dax-write-shared.patch"),
+    include_str!("../../mutations/xfs-dio-ignores-remap.patch"),
     include_str!("../../mutations/xfs-dio-unaligned-shared.patch"),
     include_str!("../../mutations/xfs-exchange-one-mapping.patch"),
     include_str!("../../mutations/xfs-punch-shared.patch"),
@@ -104,6 +108,7 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/xfs-remap-source-unlocked.patch"),
     include_str!("../../mutations/xfs-swapext-one-inode.patch"),
     include_str!("../../mutations/xfs-truncate-shared.patch"),
+    include_str!("../../mutations/xfs-write-fault-ignores-remap.patch"),
     include_str!("../../mutations/ext4-collapse-flush-unlocked.patch"),
     include_str!("../../mutations/ext4-punch-early-unlock.patch"),
     include_str!("../../mutations/ext4-swap-boot-late-lock.patch"),
@@ -178,9 +183,13 @@ const FILES: &[&str] = &[
     include_str!("../../mutations/ext4-dio-written-blocks.patch"),
     include_str!("../../mutations/ext4-punch-disk-size-behind.patch"),
     include_str!("../../mutations/ext4-punch-edges-not-zeroed.patch"),
+    include_str!("../../mutations/ext4-truncate-tail-kept.patch"),
     include_str!("../../mutations/xfs-dax-no-prezero.patch"),
+    include_str!("../../mutations/xfs-dax-write-size-left.patch"),
     include_str!("../../mutations/xfs-dio-size-before-blocks.patch"),
+    include_str!("../../mutations/xfs-extend-not-zeroed.patch"),
     include_str!("../../mutations/xfs-punch-edges-not-zeroed.patch"),
+    include_str!("../../mutations/xfs-truncate-tail-kept.patch"),
     include_str!("../../mutations/xfs-written-back-size-first.patch"),
     include_str!("../../mutations/ext4-break-wait-holds-lock.patch"),
     include_str!("../../mutations/xfs-break-wait-holds-lock.patch"),
@@ -249,6 +258,7 @@ pub fn parse(text: &str) -> Result<Mutation<'_>> {
             other => bail!("mode `{other}` is neither dax nor page-cache"),
         },
         mkfs: value("mkfs").ok(),
+        options: value("options").ok(),
         scenario: value("scenario")?,
         description: prose
             .iter()

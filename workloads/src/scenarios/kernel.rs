@@ -5,6 +5,8 @@ use std::io::{self, PipeWriter};
 use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
+use nix::sys::utsname::uname;
+
 use super::mapping::Mapping;
 use super::pages::{PAGE, PageRange};
 
@@ -14,6 +16,16 @@ fn result(status: libc::c_int) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Major and minor number of the running kernel, if it has any.
+pub fn version() -> Option<(u32, u32)> {
+    let name = uname().ok()?;
+    let mut numbers = name
+        .release()
+        .to_str()?
+        .split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// For `map_err`: these errors mean no more than "not now".

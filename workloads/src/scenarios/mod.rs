@@ -7,6 +7,7 @@
 
 mod aio;
 mod aligned;
+mod behind_eof;
 mod block;
 mod children;
 mod crew;
@@ -68,6 +69,7 @@ mod remap_vs_punch;
 mod remount_vs_fault;
 mod same_file;
 mod setattr_error;
+mod shared_source;
 mod swap_boot;
 mod swap_vs_fault;
 mod trim_vs_fault;
@@ -163,6 +165,9 @@ pub enum Needs {
     PageCache,
     /// XFS: the operation is its own.
     Xfs,
+    /// XFS, on a kernel that forgets what mappings stored behind EOF when the file grows over it. What those before
+    /// do through the page cache shows with any workload.
+    XfsTail,
     /// ext4: the operation is its own.
     Ext4,
     /// ext4 through the page cache.
@@ -186,6 +191,7 @@ impl Needs {
             Self::Dax => "DAX",
             Self::PageCache => "page cache",
             Self::Xfs => "XFS",
+            Self::XfsTail => "XFS, kernel 6.12",
             Self::Ext4 => "ext4",
             Self::Ext4PageCache => "ext4, page cache",
             Self::Reflink => "reflink",
@@ -202,16 +208,27 @@ impl Needs {
             Self::Any | Self::DaxBest | Self::Reflink => true,
             Self::Dax => dax,
             Self::PageCache | Self::ReflinkPageCache => !dax,
-            Self::Xfs | Self::Exchange | Self::ExchangeMixed => filesystem == "xfs",
+            Self::Xfs | Self::XfsTail | Self::Exchange | Self::ExchangeMixed => filesystem == "xfs",
             Self::Ext4 => filesystem == "ext4",
             Self::Ext4PageCache => filesystem == "ext4" && !dax,
         }
     }
 
+    /// The same, on the running kernel.
+    fn met_here(self, filesystem: &str, dax: bool) -> bool {
+        let old = self.since().zip(kernel::version());
+        self.met(filesystem, dax) && old.is_none_or(|(since, running)| running >= since)
+    }
+
     /// The first kernel, major and minor, that has what it needs; none if every one has that Faultline knows.
     pub fn since(self) -> Option<(u32, u32)> {
-        // fs/xfs/xfs_exchrange.c came with 6.10.
-        matches!(self, Self::Exchange | Self::ExchangeMixed).then_some((6, 10))
+        match self {
+            // fs/xfs/xfs_exchrange.c came with it.
+            Self::Exchange | Self::ExchangeMixed => Some((6, 10)),
+            // fs/iomap/buffered-io.c:iomap_zero_range passes over dirty pages of unwritten blocks before.
+            Self::XfsTail => Some((6, 12)),
+            _ => None,
+        }
     }
 
     fn hint(self) -> Option<&'static str> {
@@ -220,6 +237,7 @@ impl Needs {
             Self::Dax => Some("needs DAX, as mount -o dax=always gives on persistent memory"),
             Self::PageCache | Self::ReflinkPageCache => Some("needs the page cache, not DAX"),
             Self::Xfs | Self::Exchange => Some("XFS only"),
+            Self::XfsTail => Some("XFS only, and a kernel from 6.12 on"),
             Self::ExchangeMixed => Some("XFS only, mounted with dax=inode on persistent memory"),
             Self::Ext4 => Some("ext4 only"),
             Self::Ext4PageCache => Some("ext4 only, through the page cache"),
@@ -244,6 +262,7 @@ pub struct Scenario {
 pub static SCENARIOS: &[Scenario] = &[
     punch_vs_fault::SCENARIO,
     truncate_vs_fault::SCENARIO,
+    behind_eof::SCENARIO,
     mkwrite_vs_punch::SCENARIO,
     zero_vs_fault::SCENARIO,
     collapse_vs_fault::SCENARIO,
@@ -265,6 +284,7 @@ pub static SCENARIOS: &[Scenario] = &[
     flight_vs_fallocate::URING,
     copy_vs_fault::SCENARIO,
     reflink_vs_fault::SCENARIO,
+    shared_source::SCENARIO,
     same_file::CLONE,
     cow_write_vs_fault::SCENARIO,
     cow_direct_writers::SCENARIO,
@@ -515,7 +535,7 @@ pub fn run(
             options.pages(),
         ),
     });
-    if !scenario.needs.met(&filesystem, dax) {
+    if !scenario.needs.met_here(&filesystem, dax) {
         return Err(scene.unsupported(scenario.name, scenario.needs.hint()));
     }
     let director = direct(scene, scenario)?;

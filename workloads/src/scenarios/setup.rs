@@ -295,7 +295,7 @@ impl Setup {
 
     /// Whether the filesystem is of the kind that a scenario needs.
     pub fn meets(&self, needs: Needs) -> bool {
-        needs.met(&self.scene.filesystem, self.scene.dax)
+        needs.met_here(&self.scene.filesystem, self.scene.dax)
     }
 
     /// Says that a scenario, or a part of one, cannot be played here.

@@ -54,7 +54,12 @@ pub fn truncate(target: Arc<Target>) -> Act {
         let kept = inside.then(|| run.peek(&target, first, Cell::Head));
         let change = held.change_bytes();
         let size = first.offset() + if inside { PAGE / 2 } else { 0 };
-        let done = cut(run, &target, tail, size)?;
+        let done = cut_down(run, &target, tail, size)?;
+        if done && inside {
+            // Nothing that the page held shows behind EOF.
+            run.look_mapped(&target, first, Cell::Tail, 0)?;
+        }
+        grow_back(run, &target, tail, done.then_some(size))?;
         if !done {
             return Ok(());
         }
@@ -78,16 +83,37 @@ pub fn truncate(target: Arc<Target>) -> Act {
 /// Down to `size` and up again at once: a file left short would make every later SIGBUS look like a
 /// violation.
 pub fn cut(run: &mut Run, target: &Target, tail: PageRange, size: u64) -> Result<bool, Error> {
-    let done = run.apply(Operation::Truncate, target, tail, || {
+    let done = cut_down(run, target, tail, size)?;
+    grow_back(run, target, tail, done.then_some(size))?;
+    Ok(done)
+}
+
+/// Down only: whoever does it has to see to it that the file gets its size again.
+pub(super) fn cut_down(
+    run: &mut Run,
+    target: &Target,
+    tail: PageRange,
+    size: u64,
+) -> Result<bool, Error> {
+    run.apply(Operation::Truncate, target, tail, || {
         target.file.set_len(size)
-    })?;
+    })
+}
+
+/// Up again from `size`, or from where it is if it was not cut.
+fn grow_back(
+    run: &mut Run,
+    target: &Target,
+    tail: PageRange,
+    size: Option<u64>,
+) -> Result<(), Error> {
     let how = match run.rng().below(8) {
         0 => Some(Operation::Preallocate),
         1 => Some(Operation::ZeroRange),
         _ => None,
     };
-    let extended = match how.filter(|_| done) {
-        Some(how) => run.apply(how, target, tail, || {
+    let extended = match how.zip(size) {
+        Some((how, size)) => run.apply(how, target, tail, || {
             extend(&target.file, how, (size, target.size() - size))
         }),
         None => Ok(false),
@@ -99,7 +125,7 @@ pub fn cut(run: &mut Run, target: &Target, tail: PageRange, size: u64) -> Result
     }
     match extended {
         // A hole needs none.
-        Ok(_) | Err(Error::NoSpace { .. }) => Ok(done),
+        Ok(_) | Err(Error::NoSpace { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
