@@ -43,8 +43,6 @@ enum Growth {
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let files = Sharing::new(setup, Habit::default())?;
     files.target.will_truncate();
-    // A write(2) over shared blocks of a DAX file is another matter (cow_write_vs_fault).
-    let shares = setup.meets(Needs::ReflinkPageCache);
     Ok(solo(move |run| {
         let target = &files.target;
         let pages = target.whole().count();
@@ -70,7 +68,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                 .store(first, Cell::Tail, held.fresh(first));
         }
         let grown = match done {
-            true => grow(run, (&files, shares), size, &held),
+            true => grow(run, &files, size, &held),
             false => Ok(None),
         };
         run.insist(Operation::Truncate, target, tail, || {
@@ -107,12 +105,12 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     }))
 }
 
-fn growth(run: &mut Run, shares: bool) -> Growth {
+fn growth(run: &mut Run) -> Growth {
     match run.rng().below(5) {
         0 => Growth::Blocks(Operation::Preallocate),
         1 => Growth::Blocks(Operation::ZeroRange),
         2 => Growth::Data,
-        3 if shares => Growth::Clone,
+        3 => Growth::Clone,
         _ => Growth::Size,
     }
 }
@@ -120,14 +118,14 @@ fn growth(run: &mut Run, shares: bool) -> Growth {
 /// Has the file grow from `size` bytes on, or leaves it to others; what its last page holds then, if not zeroes.
 fn grow(
     run: &mut Run,
-    (files, shares): (&Sharing, bool),
+    files: &Sharing,
     size: u64,
     held: &Exclusive<'_>,
 ) -> Result<Option<u64>, Error> {
     let target = &files.target;
     let tail = held.range();
     let last = PageRange::new(Page(tail.end().0 - 1), 1);
-    match growth(run, shares) {
+    match growth(run) {
         Growth::Blocks(how) => {
             run.apply(how, target, tail, || {
                 extend(&target.file, how, (size, target.size() - size))

@@ -43,9 +43,10 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         let micros = 200 + u64::from(run.rng().below(2_000));
         let period = (run.rng().one_in(2)).then(|| Duration::from_micros(micros));
         interrupt_every(period).map_err(|source| Error::call("timer_settime", source))?;
-        match run.rng().below(4) {
+        match run.rng().below(5) {
             0 => run.zero(&target, range),
-            1 => {
+            // Of its own, where the others share how they wait.
+            1 | 2 => {
                 let tail = target.tail(range.first());
                 let _size = target.resizing();
                 let Some(_change) = target.ledger.change(tail, &run.stop()) else {
@@ -53,7 +54,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
                 };
                 cut(run, &target, tail, tail.offset()).map(drop)
             }
-            2 => run
+            3 => run
                 .apply(Operation::Preallocate, &target, range, || {
                     preallocate(&target.file, range)
                 })

@@ -20,9 +20,9 @@ pub const SCENARIO: Scenario = Scenario {
     cast,
 };
 
-/// Mostly somewhere, now and then up to EOF.
+/// Mostly somewhere, else up to EOF.
 pub(super) fn aim(run: &mut Run, target: &Target) -> PageRange {
-    if run.rng().one_in(16) {
+    if run.rng().one_in(4) {
         let count = target.whole().count();
         let last = 1 + run.rng().below(count.min(64));
         return target.tail(Page(count - last));
