@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::kernel;
-use super::pages::PageRange;
+use super::pages::{PAGE, PageRange};
 
 /// Makes the enumeration of the operations from their table.
 macro_rules! operations {
@@ -55,8 +55,12 @@ operations! {
     CollapseError = "fallocate/COLLAPSE_RANGE(error)",
     /// fallocate(2), insert range at or beyond what is possible, which must fail.
     InsertError = "fallocate/INSERT_RANGE(error)",
-    /// XFS_IOC_SWAPEXT of a file that looks modified, which must fail.
+    /// XFS_IOC_SWAPEXT of a file that looks modified, or of a part of one, which must fail.
     SwapError = "XFS_IOC_SWAPEXT(error)",
+    /// XFS_IOC_EXCHANGE_RANGE from where no block begins, which must fail.
+    ExchangeError = "XFS_IOC_EXCHANGE_RANGE(error)",
+    /// EXT4_IOC_SWAP_BOOT of a file without a name, which must fail.
+    SwapBootError = "EXT4_IOC_SWAP_BOOT(error)",
     /// ioctl(2), FICLONERANGE; refused.
     CloneError = "FICLONERANGE(error)",
     /// write(2).
@@ -235,20 +239,25 @@ pub fn clone(source: &File, target: &File, range: PageRange) -> io::Result<()> {
 /// Exchanges all extents of two files of one size. EBUSY when one was modified at the same time:
 /// the kernel compares the times of `target` with those seen just before.
 pub fn swap(target: &File, other: &File) -> io::Result<()> {
-    swap_as_seen(target, other, 0)
+    swap_as_seen(target, other, 0, 0)
 }
 
-/// The same, but as if `target` had been modified since: EBUSY, from under the locks.
+/// All but the last page: EFAULT, from under the locks.
+pub fn swap_part(target: &File, other: &File) -> io::Result<()> {
+    swap_as_seen(target, other, 0, PAGE)
+}
+
+/// The whole, but as if `target` had been modified since: EBUSY, from under the locks.
 pub fn swap_stale(target: &File, other: &File) -> io::Result<()> {
-    swap_as_seen(target, other, -1)
+    swap_as_seen(target, other, -1, 0)
 }
 
-fn swap_as_seen(target: &File, other: &File, seconds: i64) -> io::Result<()> {
+fn swap_as_seen(target: &File, other: &File, seconds: i64, short: u64) -> io::Result<()> {
     let seen = target.metadata()?;
     let stat = kernel::BulkStat::new(
         seen.ino(),
         (seen.mtime() + seconds, seen.mtime_nsec()),
         (seen.ctime(), seen.ctime_nsec()),
     );
-    kernel::swap_extents(target, other, seen.size(), stat)
+    kernel::swap_extents(target, other, seen.size().saturating_sub(short), stat)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::error::Error;
-use super::extents::{Operation, swap_stale};
+use super::extents::{Operation, swap_part, swap_stale};
 use super::faulter::Habit;
 use super::kernel;
 use super::ledger::Family;
@@ -42,6 +42,8 @@ struct Files {
     /// The same, for direct I/O.
     direct: File,
     other: Arc<Target>,
+    /// Has no name.
+    nameless: File,
 }
 
 const fn anywhere(
@@ -118,6 +120,67 @@ const REFUSALS: &[Refusal] = &[
             },
         )
     },
+    // Blocks would be shared with themselves.
+    Refusal {
+        filesystem: Some("xfs"),
+        ..anywhere(
+            Operation::CloneError,
+            &[libc::EINVAL, libc::EOPNOTSUPP],
+            |files, range| {
+                let (file, offset) = (&*files.target.file, range.offset());
+                kernel::clone_range((file, offset), (file, offset + PAGE), 2 * PAGE)
+            },
+        )
+    },
+    // There are none.
+    Refusal {
+        filesystem: Some("xfs"),
+        ..anywhere(
+            Operation::CloneError,
+            &[libc::EINVAL, libc::EOPNOTSUPP],
+            |files, range| {
+                let end = files.other.size();
+                kernel::clone_range(
+                    (&files.other.file, end),
+                    (&files.target.file, range.offset()),
+                    PAGE,
+                )
+            },
+        )
+    },
+    // fs/xfs/xfs_bmap_util.c:xfs_swap_extents
+    Refusal {
+        filesystem: Some("xfs"),
+        ..anywhere(
+            Operation::SwapError,
+            &[libc::EFAULT, libc::EINVAL],
+            |files, _| swap_part(&files.target.file, &files.other.file),
+        )
+    },
+    // fs/xfs/xfs_exchrange.c:xfs_exchange_range_checks
+    Refusal {
+        filesystem: Some("xfs"),
+        // Some cannot exchange ranges, nor can older kernels.
+        ..anywhere(
+            Operation::ExchangeError,
+            &[libc::EINVAL, libc::EOPNOTSUPP, libc::ENOTTY],
+            |files, range| {
+                let offset = range.offset() + PAGE / 8;
+                kernel::exchange_range(
+                    (&files.other.file, offset),
+                    (&files.target.file, offset),
+                    PAGE,
+                )
+            },
+        )
+    },
+    // fs/ext4/ioctl.c:swap_inode_boot_loader
+    Refusal {
+        filesystem: Some("ext4"),
+        ..anywhere(Operation::SwapBootError, &[libc::EINVAL], |files, _| {
+            kernel::swap_boot(&files.nameless)
+        })
+    },
 ];
 
 fn allocate(target: &Target, how: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {
@@ -130,6 +193,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let files = Files {
         direct: setup.direct(&target)?,
         other: setup.file(Family::Fixed, 0, Habit::default())?,
+        nameless: setup.nameless()?,
         target: target.clone(),
     };
     let filesystem = setup.scene().filesystem.clone();

@@ -174,6 +174,15 @@ impl Setup {
         }
     }
 
+    /// An empty file that no directory has.
+    pub fn nameless(&self) -> Result<File, Error> {
+        let (file, path) = self.scene.sandbox.file(PROBE)?;
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(file),
+            Err(error) => Err(Error::path(path, error)),
+        }
+    }
+
     /// A file of its own that no fault thread touches.
     pub fn bystander(&mut self, family: Family) -> Result<Arc<Target>, Error> {
         self.make(self.shape(family, 0), None)
