@@ -132,14 +132,37 @@ fn an_early_release_in_a_truncate_is_harmless_once_the_size_is_lower() {
 }
 
 #[test]
-fn a_truncate_up_needs_no_lock() {
-    let steps = vec![
-        enter(Entry::SetSize, A).a(2 * SIZE).size(SIZE),
-        drop_from(A, SIZE).size(2 * SIZE),
-        change(A, 0, SIZE).size(2 * SIZE),
-        leave(Entry::SetSize, A).size(2 * SIZE),
+fn a_truncate_up_needs_the_lock_too() {
+    let steps = |mode: Option<Mode>| {
+        let mut steps = vec![
+            enter(Entry::SetSize, A).a(2 * SIZE).size(SIZE),
+            drop_from(A, SIZE).size(2 * SIZE),
+            leave(Entry::SetSize, A).size(2 * SIZE),
+        ];
+        if let Some(mode) = mode {
+            steps.insert(2, release(A, InvalidateLock, mode));
+            steps.insert(1, acquire(A, InvalidateLock, mode));
+        }
+        steps
+    };
+    assert_eq!(
+        judged(steps(None)),
+        ["op-unprotected predicted setattr/truncate"]
+    );
+    assert_eq!(
+        judged(steps(Some(Shared))),
+        ["wrong-mode predicted setattr/truncate"]
+    );
+    assert_eq!(judged(steps(Some(Excl))), [""; 0]);
+    // A preallocation raises it under i_rwsem alone.
+    let preallocated = vec![
+        enter(Entry::Fallocate, A).c(0).size(SIZE),
+        acquire(A, IRwsem, Excl),
+        drain(A),
+        release(A, IRwsem, Excl),
+        leave(Entry::Fallocate, A).size(2 * SIZE),
     ];
-    assert_eq!(judged(steps), [""; 0]);
+    assert_eq!(judged(preallocated), [""; 0]);
 }
 
 #[test]

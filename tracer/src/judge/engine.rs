@@ -889,16 +889,46 @@ impl Engine {
         }
         let before = mem::replace(&mut subject.last_size, stable.then_some(event.size));
         let since = mem::replace(&mut subject.since_size, hold.map(|hold| hold.mode));
-        let Some(before) = before.filter(|&before| stable && event.size < before) else {
+        let Some(before) = before.filter(|&before| stable && event.size != before) else {
             return;
         };
+        let time = Nanos(event.head.time);
+        if event.size > before {
+            let facts = SizeFacts {
+                seen,
+                now: hold,
+                since,
+                torn_down: false,
+                other_inode: false,
+            };
+            // Writes raise it under i_rwsem alone, once what it covers is there.
+            if entry == Entry::SetSize
+                && let Some((kind, observed)) = rules::size_changed(facts)
+            {
+                let broken = Broken {
+                    kind,
+                    observed,
+                    class: LockClass::InvalidateLock,
+                    act: Act::SizeRaised {
+                        from: before,
+                        to: event.size,
+                    },
+                };
+                let range = ByteRange {
+                    start: before,
+                    end: event.size,
+                };
+                let danger = Danger { from: time, range };
+                self.breach(task, locks, change, broken, danger, event);
+            }
+            return;
+        }
         let range = ByteRange {
             start: event.size,
             end: before,
         };
         let torn_down = subject.torn_down(range);
         let other_inode = other_inode_locked(change, locks, event.inode);
-        let time = Nanos(event.head.time);
         let danger = Danger { from: time, range };
         self.open_window(task, change, event.inode, time);
         self.endanger(inode, change.id, danger, hold, stack_id(event.head.stack));
@@ -909,7 +939,7 @@ impl Engine {
             torn_down,
             other_inode,
         };
-        if let Some((kind, observed)) = rules::size_lowered(facts) {
+        if let Some((kind, observed)) = rules::size_changed(facts) {
             if observed == Observed::Unheld {
                 let act = Act::SizeLowered {
                     from: before,
@@ -997,6 +1027,7 @@ impl Engine {
             range: danger.range,
             size: match act {
                 Act::SizeLowered { from, .. } => from,
+                Act::SizeRaised { to, .. } => to,
                 _ => subject.entry_size.max(event.size),
             },
             locks: LockSeen::all(task, locks, time),

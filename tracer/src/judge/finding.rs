@@ -71,6 +71,13 @@ pub enum Act {
         /// To this
         to: u64,
     },
+    /// `i_size` rose, bytes.
+    SizeRaised {
+        /// From this
+        from: u64,
+        /// To this
+        to: u64,
+    },
     /// A translation was installed.
     Install,
     /// Blocks were looked up for a translation.

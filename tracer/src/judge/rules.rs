@@ -605,8 +605,10 @@ pub struct SizeFacts {
     pub other_inode: bool,
 }
 
-/// Judges a lowered `i_size`: faults check it under the lock, so it must fall under the lock.
-pub fn size_lowered(facts: SizeFacts) -> Option<(Kind, Observed)> {
+/// Judges a lowered `i_size`: faults check it under the lock, so it must fall under the lock. One that is raised too,
+/// so that nobody stores behind EOF between the zeroing there and this (fs/xfs/xfs_iops.c:xfs_setattr_size,
+/// fs/ext4/inode.c:ext4_setattr).
+pub fn size_changed(facts: SizeFacts) -> Option<(Kind, Observed)> {
     let mode = match facts.seen {
         SeenAt::Teardown => facts.now.map(|hold| hold.mode),
         SeenAt::Later => facts.now.map(|hold| hold.mode).max(facts.since),
@@ -761,13 +763,13 @@ mod tests {
             torn_down: false,
             other_inode: false,
         };
-        assert_eq!(size_lowered(facts), None);
+        assert_eq!(size_changed(facts), None);
         let facts = SizeFacts {
             seen: SeenAt::Teardown,
             ..facts
         };
         assert_eq!(
-            size_lowered(facts).map(|found| found.0),
+            size_changed(facts).map(|found| found.0),
             Some(Kind::OpUnprotected)
         );
     }

@@ -145,6 +145,13 @@ impl Facts<'_> {
                     bytes(to)
                 )
             }
+            Act::SizeRaised { from, to } => {
+                format!(
+                    "raised i_size of inode {inode} from {} to {}",
+                    bytes(from),
+                    bytes(to)
+                )
+            }
             Act::Data => format!("wrote {} of inode {inode}", self.span()),
             Act::TakeBack => format!(
                 "gave back blocks that it had reserved for {} of inode {inode}",
@@ -200,6 +207,10 @@ impl Facts<'_> {
             }
             LockClass::Writepages => {
                 "writeback, which asks twice how to write it back, may be told both".to_owned()
+            }
+            _ if matches!(self.act, Act::SizeRaised { .. }) => {
+                "a page fault may store behind the old EOF, where all was zeroed, and have it shown"
+                    .to_owned()
             }
             _ if self.act == Act::TakeBack => {
                 "a page fault may dirty pages that lose their blocks".to_owned()
