@@ -15,8 +15,8 @@ use ratatui::{
 };
 use tracer::{
     hooks::{Effect, Entry, FilesystemKind, LockAction, LockClass, LockPlace, Mode},
-    trace::{Header, Inode, PlannedHook, Task, Trace},
-    units::{Ino, InodeAddress, Pid, Tid},
+    trace::{Header, Inode, Loss, LossCause, PlannedHook, Task, Trace, Writer},
+    units::{Ino, InodeAddress, Nanos, Pid, Tid},
 };
 use tracer_ebpf::Head;
 
@@ -94,6 +94,32 @@ fn every_view_at_four_sizes() {
             insta::assert_snapshot!(name, session.screen(size, Palette::new(false)));
         }
     }
+}
+
+/// Events were lost behind the last one that was not.
+#[test]
+fn a_loss_at_the_end_leaves_the_end_where_it_is() {
+    let trace = Trace::open(BROKEN).unwrap();
+    let (_, end) = trace.time_range().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lost.flt");
+    let mut writer = Writer::create(&path, trace.header()).unwrap();
+    writer.inodes(trace.inodes());
+    writer.tasks(trace.tasks());
+    writer.stacks(trace.stacks());
+    trace.for_each(|cpu, &event| writer.events(cpu, &[event]).unwrap());
+    writer.loss(&Loss {
+        cpu: Some(0),
+        from: Nanos(end.0 + 1000),
+        to: Nanos(end.0 + 2000),
+        count: 1,
+        cause: LossCause::Ring,
+    });
+    writer.finish(trace.footer().unwrap()).unwrap();
+    let lost = Trace::open(&path).unwrap();
+    let position = Session::open(&lost).feed.position().unwrap();
+    assert_eq!(position.at, position.to);
+    assert!(!position.findings.is_empty(), "no finding is marked");
 }
 
 /// Waits are on the screen only while they last.

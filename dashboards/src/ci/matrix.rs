@@ -17,7 +17,7 @@ use crate::campaign::{Extent, Workload, runs_on};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Suite {
-    /// Every scenario, with DAX and through the page cache, two seconds each; three or four minutes a filesystem
+    /// Every scenario, with DAX and through the page cache, two seconds each; some five minutes a filesystem
     Smoke,
     /// The same for six seconds, and XFS without shared extents, ext4 without journal
     Full,

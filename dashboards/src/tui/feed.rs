@@ -147,14 +147,17 @@ impl<'t> FileFeed<'t> {
                 };
                 let time = match &item {
                     Item::Event { event, .. } => Nanos(event.head.time),
-                    Item::Loss(loss) => loss.from,
+                    // One that begins behind the last event belongs to the end.
+                    Item::Loss(loss) => loss.from.min(self.to),
                 };
                 if time > self.target {
                     self.next = Some(item);
                     self.at = self.target;
                     return;
                 }
-                self.at = self.at.max(time);
+                // It is there once everything up to then is told.
+                let short = Nanos(self.target.0.saturating_sub(1));
+                self.at = self.at.max(time.min(short));
                 match item {
                     Item::Event { cpu, event } => model.event(cpu, &event),
                     Item::Loss(loss) => model.story.loss(&loss),
