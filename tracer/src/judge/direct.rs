@@ -80,20 +80,15 @@ impl Engine {
         if direct && !in_flight {
             return;
         }
-        let request = change.request;
-        let Some(subject) = change.subject_mut(event.inode) else {
+        let Some(subject) = change.subject(event.inode) else {
             return;
         };
-        let (inode, before) = (subject.inode, subject.entry_size);
+        let (inode, before, request) = (subject.inode, subject.entry_size, change.request);
         let file = self.files.get(inode);
         let Some(filesystem) = file.filesystem else {
             return;
         };
         let range = span.bytes(event.a, event.b, file.meta.block_bits);
-        // XFS raises the on-disk size with it (fs/xfs/xfs_iomap.c:xfs_iomap_write_unwritten).
-        if act == Act::Convert {
-            subject.disk_size.add(range);
-        }
         let block = 1 << file.meta.block_bits;
         // Else another writer may have moved the size.
         let alone = file.alone(subject.begun);

@@ -49,7 +49,8 @@ pub enum Duty {
     DiskSize,
     /// The on-disk size is raised only when what it covers is written.
     DiskSizeLast,
-    /// The on-disk size has followed when a write that moved EOF returns.
+    /// The on-disk size has followed when a write that moved EOF returns. Not of direct writes: one may fall back to the
+    /// page cache (fs/xfs/xfs_file.c:xfs_file_write_iter), which leaves it to writeback.
     DiskSizeRaised,
     /// Direct I/O is waited for.
     Drained,
@@ -79,12 +80,6 @@ pub struct Duties {
     /// Where the kernel says so.
     pub source: &'static str,
 }
-
-/// Of writes beside the page cache.
-const BEYOND_EOF: &[(FilesystemKind, Duty)] = &[
-    (FilesystemKind::Ext4, Duty::Orphan),
-    (FilesystemKind::Xfs, Duty::DiskSizeRaised),
-];
 
 const ALL: Duties = Duties {
     exclusion: true,
@@ -197,7 +192,10 @@ impl Operation {
             Self::DaxWrite => Duties {
                 exclusion: true,
                 rwsem: true,
-                more: BEYOND_EOF,
+                more: &[
+                    (FilesystemKind::Ext4, Duty::Orphan),
+                    (FilesystemKind::Xfs, Duty::DiskSizeRaised),
+                ],
                 source: "fs/xfs/xfs_file.c:xfs_file_dax_write; fs/dax.c:dax_iomap_rw; \
                          fs/ext4/file.c:ext4_dax_write_iter",
                 ..Duties::NONE
@@ -218,8 +216,8 @@ impl Operation {
                 ..Duties::NONE
             },
             Self::DirectWrite => Duties {
-                more: BEYOND_EOF,
-                source: "fs/ext4/file.c:ext4_dio_write_iter; fs/xfs/xfs_file.c:xfs_dio_write_end_io",
+                more: &[(FilesystemKind::Ext4, Duty::Orphan)],
+                source: "fs/ext4/file.c:ext4_dio_write_iter",
                 ..Duties::NONE
             },
             // Nobody may dirty pages meanwhile, nor write any back.
