@@ -266,7 +266,7 @@ impl Run {
             };
             return self.apply(operation, target, range, call).map(drop);
         }
-        if matches!(operation, Operation::PunchHole | Operation::ZeroRange) && self.rng.one_in(4) {
+        if matches!(operation, Operation::PunchHole | Operation::ZeroRange) && self.rng.one_in(2) {
             return self.discard_within(target, range, operation);
         }
         let Some(held) = self.exclude(target, range) else {
@@ -299,8 +299,9 @@ impl Run {
         };
         let first = (range.first(), Cell::Head, Cell::Tail);
         let last = (inner.end(), Cell::Tail, Cell::Head);
-        // On the medium then, and no longer in the page cache alone.
-        if self.rng.one_in(2) {
+        // On the medium then, and no longer in the page cache alone; else writable in a mapping.
+        let synced = self.rng.one_in(2);
+        if synced {
             self.apply(Operation::DataSync, target, range, || {
                 target.file.sync_data()
             })?;
@@ -309,6 +310,12 @@ impl Run {
         let start = first.0.offset() + cut(&mut self.rng);
         let end = last.0.offset() + cut(&mut self.rng);
         let kept = [first, last].map(|(page, kept, _)| self.peek(target, page, kept));
+        if !synced {
+            for ((page, cell, _), word) in [first, last].into_iter().zip(kept) {
+                // The same again; nothing is lost if there is no space for it.
+                let _ = word.map(|word| self.mapping(target).store(page, cell, word));
+            }
+        }
         let change = held.change_bytes();
         let done = self.apply(operation, target, range, || {
             extents::discard_bytes(&target.file, operation, (start, end - start))
