@@ -2,7 +2,8 @@
 //! the block itself: a change must wait until it is gone, or the pipe delivers another file's data.
 
 use std::io::{PipeReader, PipeWriter, Read};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::block::{Cell, Content};
 use super::error::Error;
@@ -28,6 +29,9 @@ pub const SCENARIO: Scenario = Scenario {
 
 /// What a pipe of default size holds.
 const MOST: u32 = 16;
+/// How long pages stay pinned at most, in microseconds.
+const SHORT: u32 = 4_000;
+const LONG: u32 = 40_000;
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
@@ -84,8 +88,10 @@ fn hold(
     })?;
     // As long as an operation or a few take, or until who waits for the pin was surely interrupted; there
     // is nothing to wait for, since a change must not end before the pin does.
-    let most = if run.rng().one_in(4) { 4096 } else { 64 };
-    for _ in 0..run.rng().below(most) {
+    let most = if run.rng().one_in(4) { LONG } else { SHORT };
+    let length = Duration::from_micros(run.rng().below(most).into());
+    let begun = Instant::now();
+    while begun.elapsed() < length && !run.stop().load(Ordering::Relaxed) {
         std::thread::yield_now();
     }
     let mut block = [0; PAGE as usize];
