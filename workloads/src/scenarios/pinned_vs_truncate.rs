@@ -80,6 +80,16 @@ fn hold(
     let within = target.hot.pick(run.rng());
     let range = within.choose(run.rng(), 1, MOST);
     let mapping = run.mapping(target);
+    // A hole has no block to pin: a load of it maps the zero page, which is everybody's.
+    for page in range.pages() {
+        if run.rng().one_in(2)
+            && let Some(store) = target.ledger.store(page)
+            // Beyond EOF just now, else.
+            && mapping.store(page, Cell::Head, store.word).is_ok()
+        {
+            store.completed(Cell::Head);
+        }
+    }
     let mut taken = 0;
     run.apply(Operation::Pin, target, range, || {
         // Beyond EOF just now.
