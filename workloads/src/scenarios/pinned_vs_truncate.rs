@@ -30,8 +30,7 @@ pub const SCENARIO: Scenario = Scenario {
 /// What a pipe of default size holds.
 const MOST: u32 = 16;
 /// How long pages stay pinned at most, in microseconds.
-const SHORT: u32 = 4_000;
-const LONG: u32 = 40_000;
+const LONGEST: u32 = 60_000;
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
@@ -96,12 +95,14 @@ fn hold(
         taken = kernel::pin(input, mapping, range).map_err(busy_if(&[libc::EFAULT]))?;
         Ok(())
     })?;
-    // As long as an operation or a few take, or until who waits for the pin was surely interrupted; there
-    // is nothing to wait for, since a change must not end before the pin does.
-    let most = if run.rng().one_in(4) { LONG } else { SHORT };
-    let length = Duration::from_micros(run.rng().below(most).into());
-    let begun = Instant::now();
-    while begun.elapsed() < length && !run.stop().load(Ordering::Relaxed) {
+    // Until an operation has ended that did not have to wait for the pin, or for long enough that one which does is
+    // surely interrupted: there is nothing else to wait for, since it must not end before the pin does.
+    let longest = Duration::from_micros(run.rng().below(LONGEST).into());
+    let (begun, done) = (Instant::now(), run.stage().operations());
+    while begun.elapsed() < longest
+        && run.stage().operations() == done
+        && !run.stop().load(Ordering::Relaxed)
+    {
         std::thread::yield_now();
     }
     let mut block = [0; PAGE as usize];

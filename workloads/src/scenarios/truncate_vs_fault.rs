@@ -124,8 +124,8 @@ fn grow_back(
         })?;
     }
     match extended {
-        // A hole needs none.
-        Ok(_) | Err(Error::NoSpace { .. }) => Ok(()),
+        // A hole needs none; nor does every file have unwritten blocks (map_format).
+        Ok(_) | Err(Error::NoSpace { .. } | Error::Unsupported { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
