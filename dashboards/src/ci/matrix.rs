@@ -40,29 +40,36 @@ const HUGE: &str = "pmd-vs-pte";
 /// Arguments of mkfs.xfs by which they come about in a small filesystem; mkfs.ext4 needs none.
 const ALIGNED: &str = "-m reflink=1 -d su=2m,sw=1,agcount=2 -l size=64m";
 
-/// Filesystems that go ways of their own, through the page cache, and what shows it: which, arguments of mkfs, mount
-/// options. Blocks smaller than a page; data that are journalled.
-const RARER: [(FilesystemKind, Option<&str>, Option<&str>, &[&str]); 3] = [
-    (
-        FilesystemKind::Xfs,
-        Some("-m reflink=1 -b size=1024"),
-        None,
-        &RARER_SCENARIOS,
-    ),
-    (
-        FilesystemKind::Ext4,
-        Some("-b 1024"),
-        None,
-        &RARER_SCENARIOS,
-    ),
+/// A filesystem that goes ways of its own through the page cache, and what shows it.
+struct Rarer {
+    filesystem: FilesystemKind,
+    mkfs: Option<&'static str>,
+    options: Option<&'static str>,
+    scenarios: &'static [&'static str],
+}
+
+/// Blocks smaller than a page; data that are journalled.
+const RARER: [Rarer; 3] = [
+    Rarer {
+        filesystem: FilesystemKind::Xfs,
+        mkfs: Some("-m reflink=1 -b size=1024"),
+        options: None,
+        scenarios: &RARER_SCENARIOS,
+    },
+    Rarer {
+        filesystem: FilesystemKind::Ext4,
+        mkfs: Some("-b 1024"),
+        options: None,
+        scenarios: &RARER_SCENARIOS,
+    },
     // Without the insertion, by which a stock 6.1 loses stores: it empties the journal before it takes the locks
-    // (fs/ext4/extents.c:ext4_insert_range), not since it flushes under them.
-    (
-        FilesystemKind::Ext4,
-        None,
-        Some("data=journal"),
-        RARER_SCENARIOS.split_at(4).0,
-    ),
+    // (fs/ext4/extents.c:ext4_insert_range); later kernels flush under them.
+    Rarer {
+        filesystem: FilesystemKind::Ext4,
+        mkfs: None,
+        options: Some("data=journal"),
+        scenarios: RARER_SCENARIOS.split_at(4).0,
+    },
 ];
 const RARER_SCENARIOS: [&str; 5] = [
     "punch-vs-fault",
@@ -212,13 +219,16 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
             .collect(),
     };
     let thorough = suite != Suite::Smoke;
-    let rarer = RARER.into_iter().filter(|(of, ..)| *of == filesystem).map(
-        |(_, mkfs, options, scenarios)| Variant {
-            options: options.map(str::to_owned),
-            scenarios: scenarios.iter().map(|&name| name.to_owned()).collect(),
-            ..variant(false, mkfs)
-        },
-    );
+    let rarer = RARER.iter().filter(|rarer| rarer.filesystem == filesystem);
+    let rarer = rarer.map(|rarer| Variant {
+        options: rarer.options.map(str::to_owned),
+        scenarios: rarer
+            .scenarios
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect(),
+        ..variant(false, rarer.mkfs)
+    });
     match filesystem {
         FilesystemKind::Xfs => {
             let (shared, exchange) = (Some("-m reflink=1"), Some("-i exchange=1"));
