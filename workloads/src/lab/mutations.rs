@@ -62,6 +62,7 @@ pub struct Mutation<'a> {
 const FILES: &[&str] = &[
     include_str!("../../mutations/ext4-collapse-unlocked.patch"),
     include_str!("../../mutations/ext4-failed-write-unlocked.patch"),
+    include_str!("../../mutations/ext4-grow-unlocked.patch"),
     include_str!("../../mutations/ext4-insert-unlocked.patch"),
     include_str!("../../mutations/ext4-journal-mode-unlocked.patch"),
     include_str!("../../mutations/ext4-journal-mode-written-back.patch"),
