@@ -267,7 +267,7 @@ pub fn fit(workloads: &mut Vec<Workload>, kernel: Option<Version>) -> BTreeSet<S
             .ok()
             .and_then(|scenario| scenario.needs.since());
         let fits = match (needed, kernel) {
-            (Some((major, minor)), Some(kernel)) => kernel >= Version(major, minor, 0),
+            (Some(needed), Some(kernel)) => kernel >= needed,
             _ => true,
         };
         if !fits {

@@ -26,6 +26,8 @@ const COPIES: &[Step] = &[
     Step::Deref("xfs_inode", "i_cowfp"),
     Step::Read("xfs_ifork", "if_bytes"),
 ];
+/// XFS's own marks on the file.
+const FLAGS: &[Step] = &[Step::Read("xfs_inode", "i_flags")];
 /// Which marks pages of the file have.
 const MARKS: &[Step] = &[
     Step::Into("xfs_inode", "i_vnode"),
@@ -320,13 +322,13 @@ pub const TABLE: Filesystem = Filesystem {
         unannounced(exit("xfs_ilock_demote"), "xfs/demote-unannounced").payload(
             None,
             None,
-            Some(arg(0, &[Step::Read("xfs_inode", "i_flags")])),
+            Some(arg(0, FLAGS)),
         ),
         // xfs_reflink_remap_blocks(src, pos_in, dest, pos_out, remap_len, remapped)
         unannounced(entry("xfs_reflink_remap_blocks"), "xfs/remap-unannounced").payload(
             Some(arg(1, &[])),
             Some(arg(4, &[])),
-            Some(arg(0, &[Step::Read("xfs_inode", "i_flags")])),
+            Some(arg(0, FLAGS)),
         ),
         Hook::new(
             entry("xfs_swap_extents"),

@@ -417,49 +417,35 @@ impl Engine {
 
     /// A write has returned: if it moved EOF, the on-disk size must have followed.
     pub(super) fn size_followed(&mut self, task: &Task, change: &mut ChangeScope, event: &Event) {
-        let Some(request) = change.request else {
-            return;
-        };
         let subject = &change.subjects.0;
-        let Some(count) = u64::try_from(event.a.cast_signed()).ok() else {
-            return;
-        };
-        let beyond = ByteRange {
-            start: request.start.max(subject.entry_size),
-            end: request.start.saturating_add(count),
-        };
-        // Else another writer may have moved both.
-        if beyond.is_empty()
-            || event.size < beyond.end
-            || subject.disk_size.covers(beyond)
-            || !self.sight.disk_size
-            || !self.owe(change.operation, subject.inode, Duty::DiskSizeRaised)
-            || !self.files.get(subject.inode).alone(subject.begun)
+        if !self.sight.disk_size || !self.owe(change.operation, subject.inode, Duty::DiskSizeRaised)
         {
             return;
         }
-        let what = (Observed::DiskSizeLeft, Act::Data, beyond);
-        self.size_disorder((task.id, &task.locks), change, what, event);
+        let Some(beyond) = written_from(change, subject.entry_size, event) else {
+            return;
+        };
+        // Else another writer may have moved both.
+        if event.size >= beyond.end
+            && !subject.disk_size.covers(beyond)
+            && self.files.get(subject.inode).alone(subject.begun)
+        {
+            let what = (Observed::DiskSizeLeft, Act::Data, beyond);
+            self.size_disorder((task.id, &task.locks), change, what, event);
+        }
     }
 
     /// A write has returned. With O_SYNC it syncs what it wrote once the size covers it.
     pub(super) fn size_lasts(&mut self, task: &Task, change: &mut ChangeScope, event: &Event) {
-        let Some(request) = change.request else {
+        let Some(sync) = change.subjects.0.synced.take() else {
             return;
         };
-        let subject = &mut change.subjects.0;
-        let Some(sync) = subject.synced.take() else {
+        let Some(written) = written_from(change, sync.size, event) else {
             return;
         };
-        let Some(count) = u64::try_from(event.a.cast_signed()).ok() else {
-            return;
-        };
-        let written = ByteRange {
-            start: request.start.max(sync.size),
-            end: request.start.saturating_add(count),
-        };
+        let subject = &change.subjects.0;
         // Else another writer may have moved the size.
-        if !written.is_empty() && self.files.get(subject.inode).alone(subject.begun) {
+        if self.files.get(subject.inode).alone(subject.begun) {
             let what = (Observed::SyncedFirst, Act::Sync, written);
             self.size_disorder((task.id, &task.locks), change, what, &sync);
         }
@@ -512,6 +498,17 @@ pub(super) fn subject_of(task: &mut Task, address: u64) -> Option<&mut Subject> 
         Scope::Change(change) => change.subject_mut(address),
         Scope::Fault(_) | Scope::Part => None,
     }
+}
+
+/// What a write that has returned wrote from `size` on, if anything.
+fn written_from(change: &ChangeScope, size: u64, event: &Event) -> Option<ByteRange> {
+    let request = change.request?;
+    let count = u64::try_from(event.a.cast_signed()).ok()?;
+    let written = ByteRange {
+        start: request.start.max(size),
+        end: request.start.saturating_add(count),
+    };
+    (!written.is_empty()).then_some(written)
 }
 
 /// The on-disk size covers the span from here on.

@@ -892,73 +892,49 @@ impl Engine {
         let Some(before) = before.filter(|&before| stable && event.size != before) else {
             return;
         };
-        let time = Nanos(event.head.time);
-        if event.size > before {
-            let facts = SizeFacts {
-                seen,
-                now: hold,
-                since,
-                torn_down: false,
-                other_inode: false,
-            };
-            // Writes raise it under i_rwsem alone, once what it covers is there.
-            if entry == Entry::SetSize
-                && let Some((kind, observed)) = rules::size_changed(facts)
-            {
-                let broken = Broken {
-                    kind,
-                    observed,
-                    class: LockClass::InvalidateLock,
-                    act: Act::SizeRaised {
-                        from: before,
-                        to: event.size,
-                    },
-                };
-                let range = ByteRange {
-                    start: before,
-                    end: event.size,
-                };
-                let danger = Danger { from: time, range };
-                self.breach(task, locks, change, broken, danger, event);
-            }
+        let raised = event.size > before;
+        // Writes raise it under i_rwsem alone, once what it covers is there.
+        if raised && entry != Entry::SetSize {
             return;
         }
+        let time = Nanos(event.head.time);
         let range = ByteRange {
-            start: event.size,
-            end: before,
+            start: before.min(event.size),
+            end: before.max(event.size),
         };
-        let torn_down = subject.torn_down(range);
-        let other_inode = other_inode_locked(change, locks, event.inode);
         let danger = Danger { from: time, range };
-        self.open_window(task, change, event.inode, time);
-        self.endanger(inode, change.id, danger, hold, stack_id(event.head.stack));
-        let facts = SizeFacts {
+        let mut facts = SizeFacts {
             seen,
             now: hold,
             since,
-            torn_down,
-            other_inode,
+            torn_down: false,
+            other_inode: false,
         };
-        if let Some((kind, observed)) = rules::size_changed(facts) {
-            if observed == Observed::Unheld {
-                let act = Act::SizeLowered {
-                    from: before,
-                    to: event.size,
-                };
-                self.too_early(task, locks, change, (act, danger), event);
-                return;
-            }
-            let broken = Broken {
-                kind,
-                observed,
-                class: LockClass::InvalidateLock,
-                act: Act::SizeLowered {
-                    from: before,
-                    to: event.size,
-                },
-            };
-            self.breach(task, locks, change, broken, danger, event);
+        // Nothing is cut off where it rises.
+        if !raised {
+            facts.torn_down = subject.torn_down(range);
+            facts.other_inode = other_inode_locked(change, locks, event.inode);
+            self.open_window(task, change, event.inode, time);
+            self.endanger(inode, change.id, danger, hold, stack_id(event.head.stack));
         }
+        let Some((kind, observed)) = rules::size_changed(facts) else {
+            return;
+        };
+        let act = Act::SizeChanged {
+            from: before,
+            to: event.size,
+        };
+        if !raised && observed == Observed::Unheld {
+            self.too_early(task, locks, change, (act, danger), event);
+            return;
+        }
+        let broken = Broken {
+            kind,
+            observed,
+            class: LockClass::InvalidateLock,
+            act,
+        };
+        self.breach(task, locks, change, broken, danger, event);
     }
 
     /// Counts an occurrence of a finding, and tells it to those who draw.
@@ -1026,8 +1002,7 @@ impl Engine {
             inode,
             range: danger.range,
             size: match act {
-                Act::SizeLowered { from, .. } => from,
-                Act::SizeRaised { to, .. } => to,
+                Act::SizeChanged { from, to } => from.max(to),
                 _ => subject.entry_size.max(event.size),
             },
             locks: LockSeen::all(task, locks, time),

@@ -64,15 +64,8 @@ pub struct Key {
 pub enum Act {
     /// Extents changed.
     Change,
-    /// `i_size` fell, bytes.
-    SizeLowered {
-        /// From this
-        from: u64,
-        /// To this
-        to: u64,
-    },
-    /// `i_size` rose, bytes.
-    SizeRaised {
+    /// `i_size` fell or rose, bytes.
+    SizeChanged {
         /// From this
         from: u64,
         /// To this

@@ -52,6 +52,14 @@ pub struct Awaited {
 /// turn out to have overlapped.
 const RECENT: usize = 64;
 
+/// One more of what is kept of the past, and if there are `most` the oldest no more.
+pub fn keep<T>(past: &mut VecDeque<T>, most: usize, one: T) {
+    if past.len() == most {
+        past.pop_front();
+    }
+    past.push_back(one);
+}
+
 /// A file.
 #[derive(Debug)]
 pub struct File {
@@ -209,10 +217,7 @@ impl File {
         if self.faults == 0 {
             return;
         }
-        if self.closed.len() == RECENT {
-            self.closed.pop_front();
-        }
-        self.closed.push_back(window);
+        keep(&mut self.closed, RECENT, window);
     }
 
     /// Keeps an install for operations still in flight.
@@ -220,10 +225,7 @@ impl File {
         if self.operations == 0 {
             return;
         }
-        if self.installs.len() == RECENT {
-            self.installs.pop_front();
-        }
-        self.installs.push_back(install);
+        keep(&mut self.installs, RECENT, install);
     }
 
     /// Windows that may overlap a span of time beginning at `from`, newest first.

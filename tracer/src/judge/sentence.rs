@@ -138,16 +138,10 @@ impl Facts<'_> {
             );
         }
         let did = match self.act {
-            Act::SizeLowered { from, to } => {
+            Act::SizeChanged { from, to } => {
+                let moved = if to > from { "raised" } else { "lowered" };
                 format!(
-                    "lowered i_size of inode {inode} from {} to {}",
-                    bytes(from),
-                    bytes(to)
-                )
-            }
-            Act::SizeRaised { from, to } => {
-                format!(
-                    "raised i_size of inode {inode} from {} to {}",
+                    "{moved} i_size of inode {inode} from {} to {}",
                     bytes(from),
                     bytes(to)
                 )
@@ -180,7 +174,7 @@ impl Facts<'_> {
             Observed::OtherInode => {
                 format!("without {lock} of that inode, holding only the other inode's")
             }
-            Observed::TakenAfterInvalidation if matches!(self.act, Act::SizeLowered { .. }) => {
+            Observed::TakenAfterInvalidation if matches!(self.act, Act::SizeChanged { .. }) => {
                 format!("with {lock} taken only afterwards")
             }
             Observed::TakenAfterInvalidation => {
@@ -208,7 +202,7 @@ impl Facts<'_> {
             LockClass::Writepages => {
                 "writeback, which asks twice how to write it back, may be told both".to_owned()
             }
-            _ if matches!(self.act, Act::SizeRaised { .. }) => {
+            _ if matches!(self.act, Act::SizeChanged { from, to } if to > from) => {
                 "a page fault may store behind the old EOF, where all was zeroed, and have it shown"
                     .to_owned()
             }

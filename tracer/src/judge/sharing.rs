@@ -10,7 +10,7 @@ use crate::{
     judge::{
         engine::{Engine, other_inode_locked},
         finding::{Act, Key, LockSeen, Party, Role, Strength, Witness},
-        inode::File,
+        inode::{File, keep},
         lockset::LockSet,
         operations::Operation,
         rules::{Kind, Observed},
@@ -45,10 +45,7 @@ pub struct DirectWriters(VecDeque<Writer>);
 impl DirectWriters {
     /// One more.
     pub fn keep(&mut self, writer: Writer) {
-        if self.0.len() == RECENT {
-            self.0.pop_front();
-        }
-        self.0.push_back(writer);
+        keep(&mut self.0, RECENT, writer);
     }
 
     /// None matters any more.

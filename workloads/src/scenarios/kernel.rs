@@ -6,6 +6,7 @@ use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
 use nix::sys::utsname::uname;
+use tracer::judge::annotations::Version;
 
 use super::mapping::Mapping;
 use super::pages::{PAGE, PageRange};
@@ -18,14 +19,9 @@ fn result(status: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Major and minor number of the running kernel, if it has any.
-pub fn version() -> Option<(u32, u32)> {
-    let name = uname().ok()?;
-    let mut numbers = name
-        .release()
-        .to_str()?
-        .split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+/// Of the running kernel, if its name begins with one.
+pub fn version() -> Option<Version> {
+    Version::parse(uname().ok()?.release().to_str()?)
 }
 
 /// For `map_err`: these errors mean no more than "not now".

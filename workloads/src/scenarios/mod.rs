@@ -95,6 +95,7 @@ use nix::sys::statfs::{
 };
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use tracer::judge::annotations::Version;
 
 pub use error::Error;
 pub use ledger::Wrong;
@@ -220,13 +221,13 @@ impl Needs {
         self.met(filesystem, dax) && old.is_none_or(|(since, running)| running >= since)
     }
 
-    /// The first kernel, major and minor, that has what it needs; none if every one has that Faultline knows.
-    pub fn since(self) -> Option<(u32, u32)> {
+    /// The first kernel that has what it needs; none if every one has that Faultline knows.
+    pub fn since(self) -> Option<Version> {
         match self {
             // fs/xfs/xfs_exchrange.c came with it.
-            Self::Exchange | Self::ExchangeMixed => Some((6, 10)),
+            Self::Exchange | Self::ExchangeMixed => Some(Version(6, 10, 0)),
             // fs/iomap/buffered-io.c:iomap_zero_range passes over dirty pages of unwritten blocks before.
-            Self::XfsTail => Some((6, 12)),
+            Self::XfsTail => Some(Version(6, 12, 0)),
             _ => None,
         }
     }

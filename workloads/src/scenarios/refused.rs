@@ -60,6 +60,18 @@ const fn anywhere(
     }
 }
 
+/// Of XFS; some have no shared blocks.
+const fn no_clone(call: fn(&Files, PageRange) -> io::Result<()>) -> Refusal {
+    Refusal {
+        filesystem: Some("xfs"),
+        ..anywhere(
+            Operation::CloneError,
+            &[libc::EINVAL, libc::EOPNOTSUPP],
+            call,
+        )
+    }
+}
+
 const COLLAPSE: FallocateFlags = FallocateFlags::FALLOC_FL_COLLAPSE_RANGE;
 const INSERT: FallocateFlags = FallocateFlags::FALLOC_FL_INSERT_RANGE;
 
@@ -104,50 +116,28 @@ const REFUSALS: &[Refusal] = &[
         )
     },
     // No block begins there (fs/remap_range.c:generic_remap_checks).
-    Refusal {
-        filesystem: Some("xfs"),
-        // Some have no shared blocks.
-        ..anywhere(
-            Operation::CloneError,
-            &[libc::EINVAL, libc::EOPNOTSUPP],
-            |files, range| {
-                let offset = range.offset() + PAGE / 8;
-                kernel::clone_range(
-                    (&files.other.file, offset),
-                    (&files.target.file, offset),
-                    PAGE,
-                )
-            },
+    no_clone(|files, range| {
+        let offset = range.offset() + PAGE / 8;
+        kernel::clone_range(
+            (&files.other.file, offset),
+            (&files.target.file, offset),
+            PAGE,
         )
-    },
+    }),
     // Blocks would be shared with themselves.
-    Refusal {
-        filesystem: Some("xfs"),
-        ..anywhere(
-            Operation::CloneError,
-            &[libc::EINVAL, libc::EOPNOTSUPP],
-            |files, range| {
-                let (file, offset) = (&*files.target.file, range.offset());
-                kernel::clone_range((file, offset), (file, offset + PAGE), 2 * PAGE)
-            },
-        )
-    },
+    no_clone(|files, range| {
+        let (file, offset) = (&*files.target.file, range.offset());
+        kernel::clone_range((file, offset), (file, offset + PAGE), 2 * PAGE)
+    }),
     // There are none.
-    Refusal {
-        filesystem: Some("xfs"),
-        ..anywhere(
-            Operation::CloneError,
-            &[libc::EINVAL, libc::EOPNOTSUPP],
-            |files, range| {
-                let end = files.other.size();
-                kernel::clone_range(
-                    (&files.other.file, end),
-                    (&files.target.file, range.offset()),
-                    PAGE,
-                )
-            },
+    no_clone(|files, range| {
+        let end = files.other.size();
+        kernel::clone_range(
+            (&files.other.file, end),
+            (&files.target.file, range.offset()),
+            PAGE,
         )
-    },
+    }),
     // fs/xfs/xfs_bmap_util.c:xfs_swap_extents
     Refusal {
         filesystem: Some("xfs"),
