@@ -22,7 +22,7 @@ use workloads::{
     lab::{
         Cache, CommandJob, CommandOutcome, Ending, FilesystemJob, FilesystemKind, Kernel,
         ModuleOverride, Mutation, Progress, RoundSpec, Vm, VmOutcome, VmSpec, console, lockdep,
-        modules, mutations::Mode,
+        modules, mutations::Mode, virtiofs,
     },
     scenarios::{self, Needs, Scenario},
 };
@@ -633,6 +633,16 @@ impl Trial {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Vec<(Workload, RoundSpec)>> {
         let mut overrides = self.overrides.clone();
+        if self
+            .workloads
+            .iter()
+            .any(|workload| workload.filesystem == FilesystemKind::Virtiofs)
+        {
+            overrides.push(ModuleOverride {
+                name: virtiofs::DEVICE.to_owned(),
+                object: virtiofs::device(site.cache, site.kernel, progress)?,
+            });
+        }
         if let Some(mutation) = &self.mutation {
             overrides.push(ModuleOverride {
                 name: mutation.filesystem.module().to_owned(),
@@ -698,6 +708,7 @@ impl Workload {
         let mut job = match self.filesystem {
             FilesystemKind::Xfs => FilesystemJob::xfs_dax(),
             FilesystemKind::Ext4 => FilesystemJob::ext4_dax(),
+            FilesystemKind::Virtiofs => FilesystemJob::virtiofs_dax(),
         };
         if let Some(mkfs) = &self.mkfs {
             job = job.made_with(mkfs);

@@ -540,7 +540,7 @@ pub struct Ci {
     #[arg(long, value_enum)]
     pub suite: Option<Suite>,
     /// Only this filesystem
-    #[arg(long, value_name = "xfs|ext4", value_parser = filesystem)]
+    #[arg(long, value_name = "xfs|ext4|virtiofs", value_parser = filesystem)]
     pub filesystem: Vec<FilesystemKind>,
     /// Only this scenario; `faultline work list` has them
     #[arg(long, value_name = "NAME")]
@@ -690,9 +690,10 @@ pub struct BenchLoop {
     pub faults: u64,
 }
 
-/// `xfs` or `ext4`.
+/// `xfs`, `ext4` or `virtiofs`.
 fn filesystem(text: &str) -> Result<FilesystemKind, String> {
-    FilesystemKind::parse(text).ok_or_else(|| format!("{text} is neither xfs nor ext4"))
+    FilesystemKind::parse(text)
+        .ok_or_else(|| format!("{text} is neither xfs nor ext4 nor virtiofs"))
 }
 
 /// `xfs=-m reflink=1`.
@@ -701,6 +702,7 @@ fn per_filesystem(text: &str) -> Result<(FilesystemKind, String), String> {
         .split_once('=')
         .ok_or_else(|| format!("{text} names no filesystem; write xfs=… or ext4=…"))?;
     let kind = FilesystemKind::parse(name)
+        .filter(|kind| kind.is_on_disk())
         .ok_or_else(|| format!("{name} is no filesystem of the VM; there are xfs and ext4"))?;
     Ok((kind, value.to_owned()))
 }

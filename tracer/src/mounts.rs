@@ -11,12 +11,14 @@ use crate::{hooks::FilesystemKind, trace::Mount, units::Device};
 pub enum MountError {
     /// None of the mounts uses DAX.
     #[error(
-        "no xfs or ext4 filesystem is mounted with DAX: mount one with -o dax=always, or name a mount \
+        "no xfs, ext4 or virtiofs is mounted with DAX: mount one with -o dax=always, or name a mount \
          point to watch it through the page cache"
     )]
     NoDax,
     /// A path that is not on a filesystem with a table.
-    #[error("{path} is on {filesystem}, for which Faultline has no table (it knows xfs and ext4)")]
+    #[error(
+        "{path} is on {filesystem}, for which Faultline has no table (it knows xfs, ext4 and virtiofs)"
+    )]
     Unknown {
         /// As given.
         path: String,

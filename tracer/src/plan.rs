@@ -466,6 +466,7 @@ fn role(effect: Effect) -> Role {
         | Effect::Switch(_)
         | Effect::UnderExclusion(_)
         | Effect::Evict
+        | Effect::Withdraw
         | Effect::Protect
         | Effect::Pause
         | Effect::Note => Role::Act,
@@ -503,7 +504,7 @@ fn flags(hook: &Hook) -> u8 {
         Effect::Lock(_) | Effect::EntryLock(_) | Effect::TaskExit => 0,
         // Its scope would be opened by what it stands in for.
         Effect::Note => SPEC_UNSCOPED,
-        Effect::Evict | Effect::Protect => SPEC_UNSCOPED | SPEC_KNOWN,
+        Effect::Evict | Effect::Withdraw | Effect::Protect => SPEC_UNSCOPED | SPEC_KNOWN,
         Effect::Zero | Effect::Invalidated | Effect::UserMemory => SPEC_OWN,
         Effect::Sync => SPEC_OWN | SPEC_SIZE,
         Effect::LookUp(_) => SPEC_WITHIN,
@@ -512,6 +513,7 @@ fn flags(hook: &Hook) -> u8 {
         Effect::ChangeExtents(_)
         | Effect::ConvertExtents(_)
         | Effect::WriteExtents(_)
+        | Effect::Invalidate(..)
         | Effect::Allocate(..) => SPEC_SIZE | SPEC_STATE,
         _ => SPEC_SIZE,
     };

@@ -545,3 +545,55 @@ fn a_mapping_that_the_map_has_outgrown() {
         [""; 0]
     );
 }
+
+#[test]
+fn entries_of_a_window_are_dropped_with_faults_locked_out_and_pins_looked_for() {
+    /// A file of virtiofs.
+    const V: u64 = 0xffff_8881_0004_0000;
+    let locked = |steps: &[Step]| {
+        let mut all = vec![acquire(V, InvalidateLock, Excl)];
+        all.extend(steps);
+        all.push(release(V, InvalidateLock, Excl));
+        all
+    };
+    let within = |begin: Step, end: Step, dax: bool, steps: Vec<Step>| {
+        let mut all = vec![begin];
+        all.extend(steps);
+        all.push(end);
+        let judged = judged(&[(V, VIRTIOFS, dax)], all);
+        let known = judged.annotated.iter().map(|known| &known.finding);
+        let all = known.chain(&judged.findings);
+        all.map(|found| format!("{} {}", found.kind.name(), found.operation.name()))
+            .collect::<Vec<_>>()
+    };
+    let open = |dax, steps| {
+        let [begin, end] = [enter(Entry::Open, V), leave(Entry::Open, V)];
+        within(begin, end, dax, steps)
+    };
+    let dropped = drop_from(V, 0).cached();
+    assert_eq!(open(true, vec![dropped]), ["op-unprotected open"]);
+    assert_eq!(open(true, locked(&[dropped])), ["layout-unbroken open"]);
+    assert_eq!(
+        open(true, locked(&[scan(V, 7), dropped])),
+        ["layout-unbroken open"]
+    );
+    assert_eq!(open(true, locked(&[scan(V, 0), dropped])), [""; 0]);
+    // There was none, or what goes are pages of the page cache.
+    assert_eq!(open(true, vec![drop_from(V, 0)]), [""; 0]);
+    assert_eq!(open(false, vec![dropped]), [""; 0]);
+    // What a stat(2) finds is no part of anything; what a change of size finds is one of that.
+    let [begin, end] = [Entry::Attributes, Entry::Attributes];
+    let asked = vec![enter(begin, V), dropped, leave(end, V)];
+    assert_eq!(
+        within(enter(begin, V), leave(end, V), true, asked.clone()),
+        ["op-unprotected attributes"]
+    );
+    let resized = |steps| {
+        let [begin, end] = [enter(Entry::SetSize, V), leave(Entry::SetSize, V)];
+        within(begin.a(SIZE), end, true, steps)
+    };
+    let mut right = vec![scan(V, 0)];
+    right.extend(asked.clone());
+    assert_eq!(resized(locked(&right)), [""; 0]);
+    assert_eq!(resized(asked), ["op-unprotected setattr/truncate"]);
+}

@@ -575,6 +575,7 @@ fn one_frame_in_two_files() {
     );
     assert_eq!(judged(punch(), Install::PteWrite), [""; 0]);
     assert_eq!(judged(vec![evict(A)], Install::PteWrite), [""; 0]);
+    assert_eq!(judged(vec![withdraw(A)], Install::PteWrite), [""; 0]);
     // Shared blocks are mapped by both, for reading.
     let mut recorder = Recorder::new();
     recorder.run(2, mapped(A, 17, Install::PteRead));

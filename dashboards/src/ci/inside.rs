@@ -44,7 +44,7 @@ pub struct Inside {
 /// The kind of a mount, and whether faults on it map the medium.
 pub fn kind(mount: &Mount) -> Result<(FilesystemKind, bool)> {
     let kind = FilesystemKind::parse(mount.filesystem.name())
-        .with_context(|| format!("{} is neither XFS nor ext4", mount.path))?;
+        .with_context(|| format!("{} is neither XFS nor ext4 nor virtiofs", mount.path))?;
     let dax = |option: &str| ["dax", "dax=always"].contains(&option);
     Ok((kind, mount.options.split(',').any(dax)))
 }

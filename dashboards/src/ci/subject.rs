@@ -46,7 +46,12 @@ pub struct Prepared {
     pub filesystems: Vec<FilesystemKind>,
 }
 
-const BOTH: [FilesystemKind; 2] = [FilesystemKind::Xfs, FilesystemKind::Ext4];
+/// What there is on any kernel.
+const ALL: [FilesystemKind; 3] = [
+    FilesystemKind::Xfs,
+    FilesystemKind::Ext4,
+    FilesystemKind::Virtiofs,
+];
 
 impl FromStr for Subject {
     type Err = String;
@@ -182,7 +187,7 @@ fn whole(kernel: Kernel) -> Result<Prepared> {
     Ok(Prepared {
         kernel,
         overrides: Vec::new(),
-        filesystems: BOTH.to_vec(),
+        filesystems: ALL.to_vec(),
     })
 }
 
@@ -215,7 +220,7 @@ fn parts(patch: &str) -> Result<Vec<(FilesystemKind, String)>> {
                 .find(|path| *path != "/dev/null")
                 .unwrap_or_default();
             let path = path.split_once('/').map_or(path, |(_, path)| path);
-            current = BOTH
+            current = ALL
                 .into_iter()
                 .find(|kind| path.starts_with(&format!("fs/{}/", kind.module())));
             if current.is_none() {
@@ -283,7 +288,7 @@ mod tests {
     fn a_patch_is_split_by_filesystem() {
         let parts = parts(TWO).unwrap();
         let kinds: Vec<_> = parts.iter().map(|(kind, _)| *kind).collect();
-        assert_eq!(kinds, BOTH);
+        assert_eq!(kinds, [FilesystemKind::Xfs, FilesystemKind::Ext4]);
         assert_eq!(
             parts[0].1,
             "--- a/fs/xfs/x.c\n+++ b/fs/xfs/x.c\n@@ -1 +1 @@\n-a\n+b\n"

@@ -231,6 +231,8 @@ impl Run<'_> {
         };
         if !arguments.filesystem.is_empty() {
             filesystems.retain(|kind| arguments.filesystem.contains(kind));
+        } else if self.config.filesystem.is_empty() {
+            filesystems.retain(|kind| kind.is_on_disk());
         }
         let mut workloads = matrix::workloads(
             self.suite,

@@ -5,7 +5,7 @@ use std::{fs, process::ExitCode};
 use anyhow::{Context as _, Result};
 use tracer::{
     attach::Limits,
-    hooks::FilesystemKind,
+    hooks::{Filesystem, FilesystemKind},
     judge::rules,
     kernel::types::KernelTypes,
     plan::Extent,
@@ -47,27 +47,38 @@ fn here(arguments: &Doctor) -> Result<ExitCode> {
             "not root: hooks cannot be attached; run as root"
         }
     )?;
-    match KernelTypes::load(&["xfs", "ext4"]) {
+    let tables: Vec<&Filesystem> = FilesystemKind::ALL
+        .into_iter()
+        .filter_map(FilesystemKind::table)
+        .collect();
+    let modules: Vec<&str> = tables.iter().map(|table| table.module).collect();
+    let here: Vec<FilesystemKind> = match KernelTypes::load(&modules) {
         Ok(types) => {
-            let modules: Vec<&str> = types.modules().collect();
-            let modules = if modules.is_empty() {
-                "xfs and ext4 built in or absent".to_owned()
-            } else {
-                modules.join(", ")
-            };
-            say!("BTF         vmlinux; {modules}")?;
+            let mut words = vec!["vmlinux"];
+            words.extend(types.modules());
+            say!("BTF         {}", words.join(", "))?;
+            let (here, absent): (Vec<&Filesystem>, Vec<&Filesystem>) = tables
+                .into_iter()
+                .partition(|table| types.struct_size(table.inode.0).is_ok());
+            for table in absent {
+                say!(
+                    "absent      {}: neither built in nor loaded",
+                    table.kind.name()
+                )?;
+            }
+            here.into_iter().map(|table| table.kind).collect()
         }
         Err(error) => {
             say!("BTF         {:#}", anyhow::Error::from(error))?;
             return Ok(ExitCode::from(2));
         }
-    }
+    };
     let mounts = match watched(&arguments.mounts) {
         Ok(mounts) => mounts,
         Err(error) => {
             say!("mounts      {error:#}")?;
             // The plan is worth seeing anyway.
-            FilesystemKind::ALL.into_iter().map(nowhere).collect()
+            here.into_iter().map(nowhere).collect()
         }
     };
     for mount in mounts.iter().filter(|mount| !mount.path.is_empty()) {

@@ -67,6 +67,7 @@ fn more(duties: &Duties) -> impl Iterator<Item = String> {
             Duty::DiskSizeRaised => "on-disk size raised before a write that moved EOF returns",
             Duty::Drained => "direct I/O waited for",
             Duty::WritebackHeldOff => "writeback held off by s_writepages_rwsem",
+            Duty::Entries => "DAX entries dropped with faults locked out, and pins looked for",
             Duty::Orphan => "on the list of orphans before data goes beyond EOF",
         };
         format!("{}: {what}", filesystem.name())

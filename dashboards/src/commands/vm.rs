@@ -28,9 +28,11 @@ pub fn run(arguments: &Vm) -> Result<ExitCode> {
         }
         (None, Some(patch)) => {
             let module = arguments.module.as_deref().unwrap_or_default();
-            let filesystem = FilesystemKind::parse(module).with_context(|| {
-                format!("--module {module} is not a module that can be rebuilt: xfs or ext4")
-            })?;
+            let filesystem = FilesystemKind::parse(module)
+                .filter(|kind| kind.is_on_disk())
+                .with_context(|| {
+                    format!("--module {module} is not a module that can be rebuilt: xfs or ext4")
+                })?;
             let text = fs::read_to_string(patch)
                 .with_context(|| format!("cannot read the patch {}", patch.display()))?;
             Some((filesystem, text))

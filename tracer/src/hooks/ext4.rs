@@ -145,7 +145,8 @@ pub const TABLE: Filesystem = Filesystem {
     kind: FilesystemKind::Ext4,
     module: "ext4",
     inode: ("ext4_inode_info", "vfs_inode"),
-    extent_lock: LockClass::IDataSem,
+    extent_lock: Some(LockClass::IDataSem),
+    dax_only: false,
     locks: &[
         (LockClass::IDataSem, "ext4_inode_info", "i_data_sem"),
         (LockClass::XattrSem, "ext4_inode_info", "xattr_sem"),

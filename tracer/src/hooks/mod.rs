@@ -8,6 +8,7 @@ pub mod generic;
 pub mod pauses;
 pub mod resources;
 pub mod rwsem;
+pub mod virtiofs;
 pub mod xfs;
 
 use serde::{Deserialize, Serialize};
@@ -22,18 +23,26 @@ pub enum FilesystemKind {
     Xfs,
     /// ext4
     Ext4,
+    /// virtiofs
+    Virtiofs,
 }
 
 impl FilesystemKind {
     /// Every filesystem with a table.
-    pub const ALL: [Self; 2] = [Self::Xfs, Self::Ext4];
+    pub const ALL: [Self; 3] = [Self::Xfs, Self::Ext4, Self::Virtiofs];
 
     /// Name as in /proc/filesystems.
     pub fn name(self) -> &'static str {
         match self {
             Self::Xfs => "xfs",
             Self::Ext4 => "ext4",
+            Self::Virtiofs => "virtiofs",
         }
+    }
+
+    /// Its table.
+    pub fn table(self) -> Option<&'static Filesystem> {
+        FILESYSTEMS.iter().find(|table| table.kind == self)
     }
 
     /// Finds a filesystem by its name in /proc/filesystems.
@@ -350,6 +359,10 @@ pub enum Entry {
     Fiemap,
     /// `file_operations.fadvise`: `a` offset, `b` length (0: to EOF), `c` POSIX_FADV_*.
     Advise,
+    /// open(2): `c` its flags.
+    Open,
+    /// What a file's server says of its size and times is taken over.
+    Attributes,
     /// Pages are written back.
     Writeback,
     /// Copies that wait to replace shared blocks are given up where nothing needs them: XFS_IOC_FREE_EOFBLOCKS, or a
@@ -389,6 +402,11 @@ impl Entry {
     /// True for what leaves it to its caller to release the locks that it took.
     pub fn hands_locks_on(self) -> bool {
         self == Self::TrimCopies
+    }
+
+    /// True for what may be asked for again by a part of itself.
+    pub fn nests(self) -> bool {
+        self == Self::Attributes
     }
 
     /// True for what is only ever a part of what the task is doing.
@@ -469,6 +487,8 @@ pub enum Effect {
     Switch(Entry),
     /// The inode goes: nobody has it open or mapped.
     Evict,
+    /// Memory that translations of the file named is about to be lent to another.
+    Withdraw,
     /// The folio at page offset `a` is write-protected in every mapping.
     Protect,
     /// `dax_layout_busy_page_range` returned: no page of the span is pinned if `c` is 0. It also
@@ -749,8 +769,10 @@ pub struct Filesystem {
     pub module: &'static str,
     /// The filesystem's inode type and the VFS inode embedded in it.
     pub inode: (&'static str, &'static str),
-    /// The lock under which its extent map changes.
-    pub extent_lock: LockClass,
+    /// The lock under which its extent map changes, if the kernel has the map.
+    pub extent_lock: Option<LockClass>,
+    /// Only DAX files are judged: its page cache has other rules.
+    pub dax_only: bool,
     /// Locks embedded in the filesystem's own inode, besides the VFS's.
     pub locks: &'static [(LockClass, &'static str, &'static str)],
     /// Rows that only this filesystem has.
@@ -765,7 +787,7 @@ pub const VFS_LOCKS: &[(LockClass, &str)] = &[
 ];
 
 /// Every filesystem's table.
-pub const FILESYSTEMS: &[Filesystem] = &[xfs::TABLE, ext4::TABLE];
+pub const FILESYSTEMS: &[Filesystem] = &[xfs::TABLE, ext4::TABLE, virtiofs::TABLE];
 
 /// Rows that serve every filesystem.
 pub const GENERIC: &[&[Hook]] = &[rwsem::HOOKS, generic::HOOKS, resources::HOOKS];

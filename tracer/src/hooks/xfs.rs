@@ -128,7 +128,8 @@ pub const TABLE: Filesystem = Filesystem {
     kind: FilesystemKind::Xfs,
     module: "xfs",
     inode: ("xfs_inode", "i_vnode"),
-    extent_lock: LockClass::Ilock,
+    extent_lock: Some(LockClass::Ilock),
+    dax_only: false,
     locks: &[(LockClass::Ilock, "xfs_inode", "i_lock")],
     hooks: &[
         fault_enter("xfs_filemap_fault", Entry::Fault, "xfs/fault"),

@@ -60,6 +60,22 @@ pub struct Annotation {
     pub argument: &'static str,
 }
 
+const ENTRIES_DROPPED: Annotation = Annotation {
+    kind: Kind::OpUnprotected,
+    filesystem: FilesystemKind::Virtiofs,
+    operation: Some(Operation::Open),
+    class: LockClass::InvalidateLock,
+    target: None,
+    how: Some(Observed::Unheld),
+    from: Version(5, 15, 0),
+    before: None,
+    argument: "fs/fuse/file.c:fuse_open drops a file's clean DAX entries (FOPEN_KEEP_CACHE not set), fs/fuse/inode.c:\
+               fuse_change_attributes_i all entries when size or time have changed on the server: neither holds \
+               invalidate_lock, nor looks for pins. fs/fuse/dax.c:fuse_dax_break_layouts, by which the memory is taken \
+               back, looks at entries, finds none, and lends a pinned page to another file. Seen on 6.12.117, \
+               in pinned-vs-lending: DMA read the other file's data.",
+};
+
 const WRITABLE_EDGE: Annotation = Annotation {
     kind: Kind::MissingInvalidate,
     filesystem: FilesystemKind::Ext4,
@@ -127,6 +143,13 @@ const JOURNAL_OFF: Annotation = Annotation {
 
 /// Every known finding.
 pub const ANNOTATIONS: &[Annotation] = &[
+    ENTRIES_DROPPED,
+    Annotation {
+        operation: Some(Operation::Attributes),
+        argument: "As for open(2): what stat(2) finds changed on the server is dropped without invalidate_lock, and \
+                   without a look for pins.",
+        ..ENTRIES_DROPPED
+    },
     JOURNAL_OFF,
     MAPPED_AGAIN,
     Annotation {

@@ -28,7 +28,7 @@ const EIOCBQUEUED: i64 = -529;
 fn extends_alone(filesystem: FilesystemKind) -> bool {
     match filesystem {
         FilesystemKind::Ext4 => true,
-        FilesystemKind::Xfs => false,
+        FilesystemKind::Xfs | FilesystemKind::Virtiofs => false,
     }
 }
 
@@ -36,7 +36,7 @@ fn extends_alone(filesystem: FilesystemKind) -> bool {
 /// between: XFS moves EOF when asynchronous writes complete (fs/xfs/xfs_file.c:xfs_file_write_zero_eof).
 fn zeroes_alone(filesystem: FilesystemKind) -> bool {
     match filesystem {
-        FilesystemKind::Ext4 => false,
+        FilesystemKind::Ext4 | FilesystemKind::Virtiofs => false,
         FilesystemKind::Xfs => true,
     }
 }

@@ -1,7 +1,7 @@
 //! What is due whatever extents change: of whom the map changes, who moves bytes beside the page cache, and what
 //! one filesystem asks for besides (`duties`).
 
-use tracer_ebpf::Event;
+use tracer_ebpf::{Event, event::FLAG_CACHED};
 
 use crate::{
     hooks::{LockClass, Span},
@@ -14,7 +14,7 @@ use crate::{
         operations::Operation,
         order::Doing,
         owed::{Broken, extent_lock},
-        rules::{self, Kind, Observed},
+        rules::{self, Kind, LayoutFacts, Observed},
         task::{ChangeScope, Scope, Subject, Task, TaskId, doing, stack_id},
         window::{Danger, FindingIndex},
     },
@@ -386,6 +386,55 @@ impl Engine {
         }
         let what = (Observed::DiskSizeBehind, Act::Drop, range.below(event.size));
         self.size_disorder((task, locks), change, what, event);
+    }
+
+    /// DAX entries of the span are dropped, of a file whose pages are lent memory.
+    pub(super) fn dropped_entries(
+        &mut self,
+        task: TaskId,
+        locks: &LockSet,
+        change: &mut ChangeScope,
+        range: ByteRange,
+        event: &Event,
+    ) {
+        let Some(subject) = change.subject(event.inode) else {
+            return;
+        };
+        let inode = subject.inode;
+        if event.head.flags & FLAG_CACHED == 0
+            || !self.files.get(inode).meta.dax
+            || !self.owe(change.operation, inode, Duty::Entries)
+        {
+            return;
+        }
+        let class = LockClass::InvalidateLock;
+        let mode = locks.find(inode, class).map(|hold| hold.mode);
+        let pins = || {
+            rules::layouts(LayoutFacts {
+                scanned: subject.torn.scanned.covers(range),
+                pinned: subject.torn.pinned,
+                mixed: false,
+            })
+            .filter(|_| self.sight.scans)
+            .map(|observed| (Kind::LayoutUnbroken, observed))
+        };
+        if let Some((kind, observed)) = rules::held_exclusively(mode).or_else(pins) {
+            let broken = Broken {
+                kind,
+                observed,
+                class,
+                act: Act::Drop,
+            };
+            let time = Nanos(event.head.time);
+            self.breach(
+                task,
+                locks,
+                change,
+                broken,
+                Danger { from: time, range },
+                event,
+            );
+        }
     }
 
     /// Data goes beyond EOF: a crash meanwhile must find the file on the list of orphans.

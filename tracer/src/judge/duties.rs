@@ -56,6 +56,9 @@ pub enum Duty {
     Drained,
     /// Nobody writes pages of the filesystem back meanwhile.
     WritebackHeldOff,
+    /// Where it drops DAX entries it holds `invalidate_lock` EXCL and has found no pinned page: entries are all that
+    /// tells who takes the memory back that somebody uses it.
+    Entries,
     /// Before data goes beyond EOF the file is on the list of those whose blocks there a crash gives back.
     Orphan,
 }
@@ -124,9 +127,13 @@ impl Operation {
     pub fn duties(self) -> Duties {
         match self {
             Self::PunchHole | Self::ZeroRange => Duties {
-                more: &[(FilesystemKind::Ext4, Duty::DiskSize)],
+                more: &[
+                    (FilesystemKind::Ext4, Duty::DiskSize),
+                    (FilesystemKind::Virtiofs, Duty::Entries),
+                ],
                 source: "fs/xfs/xfs_file.c:xfs_file_fallocate; fs/ext4/extents.c:ext4_fallocate; \
-                         fs/ext4/inode.c above ext4_update_disksize_before_punch",
+                         fs/ext4/inode.c above ext4_update_disksize_before_punch; \
+                         fs/fuse/file.c:fuse_file_fallocate",
                 ..ALL
             },
             Self::WriteZeroes => ALL,
@@ -156,7 +163,9 @@ impl Operation {
                 ..ALL
             },
             Self::Truncate => Duties {
-                source: "fs/xfs/xfs_iops.c:xfs_setattr_size; fs/ext4/inode.c:ext4_setattr",
+                more: &[(FilesystemKind::Virtiofs, Duty::Entries)],
+                source: "fs/xfs/xfs_iops.c:xfs_setattr_size; fs/ext4/inode.c:ext4_setattr; \
+                         fs/fuse/dir.c:fuse_do_setattr",
                 ..ALL
             },
             Self::SwapExtents => Duties {
@@ -256,6 +265,16 @@ impl Operation {
                 rwsem: true,
                 teardown: Owed::Always,
                 source: "fs/xfs/xfs_pnfs.c:xfs_fs_commit_blocks",
+                ..Duties::NONE
+            },
+            Self::Open => Duties {
+                more: &[(FilesystemKind::Virtiofs, Duty::Entries)],
+                source: "fs/fuse/file.c:fuse_open with O_TRUNC; fs/fuse/dax.c:lookup_and_reclaim_dmap",
+                ..Duties::NONE
+            },
+            Self::Attributes => Duties {
+                more: &[(FilesystemKind::Virtiofs, Duty::Entries)],
+                source: "fs/fuse/dir.c:fuse_do_setattr; fs/fuse/dax.c:lookup_and_reclaim_dmap",
                 ..Duties::NONE
             },
             Self::WrittenBack => Duties {

@@ -216,6 +216,7 @@ impl Engine {
             Effect::Invalidate(span, how) => self.tear_down(span, how, event),
             Effect::LayoutScan(span) => self.unmapped_for_scan(span, event),
             Effect::Evict => self.evicted(event),
+            Effect::Withdraw => self.tear_down(Span::Whole, Teardown::Unmap, event),
             Effect::Protect => self.protect(event),
             _ => {}
         }
@@ -277,6 +278,7 @@ impl Engine {
             Effect::Enter(_)
             | Effect::TaskExit
             | Effect::Evict
+            | Effect::Withdraw
             | Effect::Protect
             | Effect::Pause
             | Effect::PauseUnlocked
@@ -437,7 +439,9 @@ impl Engine {
             }
             Some(Scope::Part) | None => false,
         };
-        let part = part || (entry.is_part() && !task.scopes.is_empty());
+        let part = part
+            || (entry.is_part() && !task.scopes.is_empty())
+            || !self.files.get(inode).is_judged();
         if entry == Entry::CopyOnWrite {
             self.sampled(task, event);
         }
@@ -752,6 +756,7 @@ impl Engine {
         }
         if how.drops() {
             self.dropped(task.id, &task.locks, change, range, event);
+            self.dropped_entries(task.id, &task.locks, change, range, event);
         }
         self.torn_later(change, event.inode, range, (how.unmaps(dax), how.drops()));
         if let Some(window) = self.window(inode, change.id) {
@@ -1120,7 +1125,9 @@ fn nests_wrongly(task: &mut Task, entry: Entry, inode: InodeIndex, page: u64) ->
         Some(Scope::Fault(fault)) if entry.is_fault() => (fault.inode, fault.page) != (inode, page),
         Some(Scope::Fault(_)) => !entry.is_part(),
         Some(Scope::Change(change)) => {
-            change.entry == entry && change.iter().any(|subject| subject.inode == inode)
+            !entry.nests()
+                && change.entry == entry
+                && change.iter().any(|subject| subject.inode == inode)
         }
         Some(Scope::Part) | None => false,
     }

@@ -128,6 +128,12 @@ impl File {
         }
     }
 
+    /// True if there are rules for it.
+    pub fn is_judged(&self) -> bool {
+        let table = self.filesystem.and_then(FilesystemKind::table);
+        table.is_some_and(|table| self.meta.dax || !table.dax_only)
+    }
+
     /// An operation begins, which may change the file, or only reads it, and found it `size` bytes long. Its number, if
     /// nothing else may change the file. Another size than it had before was read before others changed it: between that
     /// and its record a task may be interrupted.

@@ -67,6 +67,10 @@ pub enum Operation {
     LayoutGet,
     /// XFS's blocks that a pNFS client has written
     LayoutCommit,
+    /// open(2) of a file whose server may have changed it
+    Open,
+    /// What a file's server says of its size and times, taken over
+    Attributes,
     /// Writeback
     Writeback,
     /// A worker, for pages that were written back
@@ -100,7 +104,7 @@ const fn row(name: &'static str, did: &'static str, fate: &'static str) -> Row {
 
 impl Operation {
     /// Every operation, in the order of the enum.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::PunchHole,
         Self::ZeroRange,
         Self::CollapseRange,
@@ -129,6 +133,8 @@ impl Operation {
         Self::TrimCopies,
         Self::LayoutGet,
         Self::LayoutCommit,
+        Self::Open,
+        Self::Attributes,
         Self::Writeback,
         Self::WrittenBack,
         Self::PageMkwrite,
@@ -154,6 +160,7 @@ impl Operation {
         const REFORMATTED: &str = "blocks by a map that is being replaced";
         const UNCOPIED: &str = "and dirty pages whose copies are being given up";
         const CLIENTS: &str = "pages of zeroes where a client has written";
+        const LENT: &str = "memory that shows another file by then";
         const STALE: &str = "blocks that are no longer the file's";
         match self {
             Self::PunchHole => row("fallocate/PUNCH_HOLE", "removed extents", FREED),
@@ -184,6 +191,8 @@ impl Operation {
             Self::TrimCopies => row("blockgc/COW_BLOCKS", "gave up copies", UNCOPIED),
             Self::LayoutGet => row("pNFS/LAYOUTGET", "allocated", STALE),
             Self::LayoutCommit => row("pNFS/LAYOUTCOMMIT", "converted extents", CLIENTS),
+            Self::Open => row("open", "dropped pages", LENT),
+            Self::Attributes => row("attributes", "dropped pages", LENT),
             Self::Writeback => row("writeback", "wrote back", STALE),
             Self::WrittenBack => row("writeback-end", "converted", STALE),
             Self::PageMkwrite => row("page_mkwrite", "made writable", STALE),
@@ -318,6 +327,8 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         Entry::TrimCopies => Begun::Change(Operation::TrimCopies, Destroys::Nothing),
         Entry::LayoutGet => Begun::Change(Operation::LayoutGet, Destroys::Nothing),
         Entry::LayoutCommit => Begun::Change(Operation::LayoutCommit, Destroys::Every),
+        Entry::Open => Begun::Change(Operation::Open, Destroys::Nothing),
+        Entry::Attributes => Begun::Change(Operation::Attributes, Destroys::Nothing),
         Entry::Writeback => Begun::Change(Operation::Writeback, Destroys::Nothing),
         Entry::WrittenBack => Begun::Change(Operation::WrittenBack, Destroys::Nothing),
         Entry::PageMkwrite => Begun::Fault(Operation::PageMkwrite, FaultKind::Mkwrite),

@@ -7,7 +7,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    hooks::{Effect, Entry, FILESYSTEMS, FilesystemKind, LockAction, LockClass, Mode, Span},
+    hooks::{Effect, Entry, FilesystemKind, LockAction, LockClass, Mode, Span},
     judge::{
         due::subject_of,
         duties::Duty,
@@ -40,7 +40,7 @@ pub struct Broken {
 /// What the plan's hooks can show: a rule whose evidence no hook delivers is not applied.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sight {
-    scans: bool,
+    pub(super) scans: bool,
     pub(super) drains: bool,
     pub(super) drops: bool,
     pub(super) unmaps: bool,
@@ -83,10 +83,7 @@ impl Sight {
 
 /// The lock under which a filesystem's extent map changes.
 pub(super) fn extent_lock(filesystem: FilesystemKind) -> Option<LockClass> {
-    FILESYSTEMS
-        .iter()
-        .find(|table| table.kind == filesystem)
-        .map(|table| table.extent_lock)
+    filesystem.table()?.extent_lock
 }
 
 /// fs/xfs/xfs_bmap_util.c:xfs_swap_extents, of the temporary file.

@@ -691,6 +691,7 @@ pub fn needed(effect: Effect) -> bool {
         | Effect::ChangeExtents(_)
         | Effect::ConvertExtents(_)
         | Effect::WriteExtents(_)
+        | Effect::Withdraw
         | Effect::Install(_) => true,
     }
 }

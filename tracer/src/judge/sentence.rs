@@ -151,6 +151,7 @@ impl Facts<'_> {
                 "gave back blocks that it had reserved for {} of inode {inode}",
                 self.span()
             ),
+            Act::Drop => format!("dropped DAX entries of {} of inode {inode}", self.span()),
             Act::Map => format!("changed the extent map of inode {inode}"),
             Act::Transfer => format!(
                 "transferred {} of inode {inode} beside the page cache",
@@ -208,6 +209,11 @@ impl Facts<'_> {
             }
             _ if self.act == Act::TakeBack => {
                 "a page fault may dirty pages that lose their blocks".to_owned()
+            }
+            _ if self.act == Act::Drop => {
+                "whoever takes the memory back does not see that one of these pages is pinned, and lends it to \
+                 another file while DMA goes on"
+                    .to_owned()
             }
             _ => format!("a page fault may map {}", self.key.operation.fate()),
         };

@@ -33,6 +33,7 @@ pub const KIB: u64 = 1024;
 pub const SIZE: u64 = 1024 * KIB;
 pub const XFS: Device = Device(1 << 20);
 pub const EXT4: Device = Device(2 << 20);
+pub const VIRTIOFS: Device = Device(3 << 20);
 const LOCKS: [(LockClass, i64); 4] = [
     (LockClass::IRwsem, 0x98),
     (LockClass::InvalidateLock, 0x180),
@@ -294,6 +295,23 @@ fn plan() -> Vec<(&'static str, &'static str, Effect)> {
             Effect::Validated,
         ),
         ("truncate_inode_pages_final", "inode/evict", Effect::Evict),
+        ("fuse_open", "virtiofs/open", Enter(Entry::Open)),
+        ("fuse_open", "virtiofs/open-end", Leave(Entry::Open)),
+        (
+            "fuse_change_attributes_i",
+            "virtiofs/attributes",
+            Enter(Entry::Attributes),
+        ),
+        (
+            "fuse_change_attributes_i",
+            "virtiofs/attributes-end",
+            Leave(Entry::Attributes),
+        ),
+        (
+            "fuse_send_removemapping",
+            "virtiofs/withdraw",
+            Effect::Withdraw,
+        ),
         ("sched_process_exit", "task/exit", TaskExit),
         (
             "contention_begin",
@@ -363,6 +381,7 @@ pub fn header() -> Header {
         mounts: vec![
             mount("/mnt/xfs", FilesystemKind::Xfs, XFS),
             mount("/mnt/ext4", FilesystemKind::Ext4, EXT4),
+            mount("/mnt/virtiofs", FilesystemKind::Virtiofs, VIRTIOFS),
         ],
         hooks: plan()
             .into_iter()
@@ -719,6 +738,11 @@ pub fn orphan(inode: u64) -> Step {
 /// `truncate_inode_pages_final`
 pub fn evict(inode: u64) -> Step {
     Step::new(Effect::Evict, inode)
+}
+
+/// `fuse_send_removemapping`
+pub fn withdraw(inode: u64) -> Step {
+    Step::new(Effect::Withdraw, inode)
 }
 
 pub fn change(inode: u64, offset: u64, length: u64) -> Step {

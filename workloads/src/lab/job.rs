@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::virtiofs;
+
 /// Path of the job inside the guest.
 pub const JOB_PATH: &str = "/etc/faultline/job.json";
 /// Directory of the modules inside the guest.
@@ -34,6 +36,8 @@ pub enum FilesystemKind {
     Xfs,
     /// ext4.
     Ext4,
+    /// virtiofs, of a device inside the kernel; mounted, and no more.
+    Virtiofs,
 }
 
 impl FilesystemKind {
@@ -42,6 +46,7 @@ impl FilesystemKind {
         match self {
             Self::Xfs => "xfs",
             Self::Ext4 => "ext4",
+            Self::Virtiofs => "virtiofs",
         }
     }
 
@@ -50,20 +55,27 @@ impl FilesystemKind {
         match self {
             Self::Xfs => "CONFIG_XFS_FS",
             Self::Ext4 => "CONFIG_EXT4_FS",
+            Self::Virtiofs => "CONFIG_VIRTIO_FS",
         }
     }
 
     /// mkfs arguments without which it would ask or chatter.
-    fn quietly(self) -> [&'static str; 2] {
+    fn quietly(self) -> &'static [&'static str] {
         match self {
-            Self::Xfs => ["-q", "-f"],
-            Self::Ext4 => ["-q", "-F"],
+            Self::Xfs => &["-q", "-f"],
+            Self::Ext4 => &["-q", "-F"],
+            Self::Virtiofs => &[],
         }
+    }
+
+    /// Whether it is made on a block device, by a module that can be rebuilt: whatever a patch or a mutation changes.
+    pub fn is_on_disk(self) -> bool {
+        self != Self::Virtiofs
     }
 
     /// Name from text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Xfs, Self::Ext4]
+        [Self::Xfs, Self::Ext4, Self::Virtiofs]
             .into_iter()
             .find(|kind| kind.module() == text)
     }
@@ -74,7 +86,7 @@ impl FilesystemKind {
 pub struct FilesystemJob {
     /// Which one.
     pub kind: FilesystemKind,
-    /// Block device, `/dev/pmem0`.
+    /// Block device, `/dev/pmem0`; of virtiofs the tag.
     pub device: String,
     /// Arguments of mkfs before the device.
     pub mkfs: Vec<String>,
@@ -114,6 +126,18 @@ impl FilesystemJob {
         .made_with("-b 4096")
     }
 
+    /// virtiofs with DAX at `/mnt/virtiofs`.
+    pub fn virtiofs_dax() -> Self {
+        Self {
+            kind: FilesystemKind::Virtiofs,
+            device: virtiofs::TAG.into(),
+            mkfs: Vec::new(),
+            exchange: false,
+            options: "dax=always".into(),
+            target: "/mnt/virtiofs".into(),
+        }
+    }
+
     /// The same filesystem through the page cache.
     pub fn through_page_cache(mut self) -> Self {
         self.options = "dax=never".into();
@@ -130,7 +154,8 @@ impl FilesystemJob {
     /// (`-m reflink=0`, `-b 4096`): mkfs.xfs refuses an option given twice. `-i exchange=1` is done
     /// for it.
     pub fn made_with(mut self, arguments: &str) -> Self {
-        self.mkfs = self.kind.quietly().map(str::to_owned).into();
+        let quietly = self.kind.quietly();
+        self.mkfs = quietly.iter().map(|&word| word.to_owned()).collect();
         let mut words = arguments.split_whitespace().peekable();
         while let Some(word) = words.next() {
             if (self.kind, word) == (FilesystemKind::Xfs, "-i")
@@ -207,6 +232,9 @@ pub struct ModuleJob {
     pub name: String,
     /// File name below [`MODULE_DIR`].
     pub file: String,
+    /// Its parameters, as on insmod's command line.
+    #[serde(default)]
+    pub parameters: String,
 }
 
 /// Modules loaded, filesystems made afresh and mounted, commands run on them, and all of it
@@ -350,6 +378,7 @@ mod tests {
                 modules: vec![ModuleJob {
                     name: "xfs".into(),
                     file: "a/xfs.ko".into(),
+                    parameters: String::new(),
                 }],
                 filesystems: vec![
                     FilesystemJob::xfs_dax(),

@@ -25,6 +25,7 @@ pub mod qemu;
 pub mod spec;
 mod starvation;
 pub mod version;
+pub mod virtiofs;
 pub mod vm;
 
 pub use cache::Cache;

@@ -104,12 +104,50 @@ pub fn build_source(
     Ok(item.join(format!("{name}.ko")))
 }
 
+/// Builds a module of the lab's own from these files, its makefile among them, or takes it from the cache. Returns the path
+/// of the stripped object.
+///
+/// # Errors
+/// As [`build`]. Types are not asked for: nothing of it is hooked.
+pub(super) fn build_external(
+    cache: &Cache,
+    kernel: &Kernel,
+    name: &str,
+    sources: &[(&str, &str)],
+    progress: &mut ProgressFn,
+) -> Result<PathBuf> {
+    let key = key(kernel)?;
+    let all: String = sources.iter().map(|(_, text)| *text).collect();
+    let item = cache.item(
+        &format!("modules/{key}_{name}_{}", digest(&all)),
+        |staging| {
+            let headers = headers(cache, kernel, progress)?;
+            require_tools(&headers)?;
+            progress(Progress::BuildingModule(format!(
+                "{name} for {}",
+                kernel.release
+            )));
+            let tree = staging.dir.join("tree");
+            fs::create_dir_all(&tree)?;
+            for (file, text) in sources {
+                fs::write(tree.join(file), text)?;
+            }
+            make(&headers, &tree, name, &[], &staging.dir.join("build.log"))?;
+            let object = format!("{name}.ko");
+            strip(&tree.join(&object), &staging.dir.join(&object))?;
+            fs::remove_dir_all(&tree).context("cannot remove the build tree")
+        },
+    )?;
+    Ok(item.join(format!("{name}.ko")))
+}
+
 /// Leaves the module's stripped object and the build's log in `result`, and nothing of the tree.
 fn compile(headers: &Path, tree: &Path, filesystem: FilesystemKind, result: &Path) -> Result<()> {
-    make(headers, tree, filesystem, &result.join("build.log"))?;
+    make_filesystem(headers, tree, filesystem, &result.join("build.log"))?;
     let object = format!("{}.ko", filesystem.module());
     let built = tree.join(source_dir(filesystem)).join(&object);
     strip(&built, &result.join(&object))?;
+    require_types(&result.join(&object))?;
     fs::remove_dir_all(tree).context("cannot remove the build tree")
 }
 
@@ -340,7 +378,7 @@ fn baseline(
             staging.dir.join(BUILD_PATH),
             staging.dir.as_os_str().as_encoded_bytes(),
         )?;
-        make(
+        make_filesystem(
             headers,
             &staging.dir,
             filesystem,
@@ -437,14 +475,25 @@ fn apply(patch: &str, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-fn make(headers: &Path, tree: &Path, filesystem: FilesystemKind, log: &Path) -> Result<()> {
+fn make_filesystem(
+    headers: &Path,
+    tree: &Path,
+    filesystem: FilesystemKind,
+    log: &Path,
+) -> Result<()> {
+    let directory = tree.join(source_dir(filesystem));
+    let option = format!("{}=m", filesystem.option());
+    make(headers, &directory, filesystem.module(), &[&option], log)
+}
+
+fn make(headers: &Path, directory: &Path, name: &str, options: &[&str], log: &Path) -> Result<()> {
     let jobs = std::thread::available_parallelism().map_or(1, |count| count.get());
     let log_file = fs::File::create(log).context("cannot create the build log")?;
     let status = Command::new("make")
         .arg("-C")
         .arg(headers)
-        .arg(format!("M={}", tree.join(source_dir(filesystem)).display()))
-        .arg(format!("{}=m", filesystem.option()))
+        .arg(format!("M={}", directory.display()))
+        .args(options)
         .arg("modules")
         .arg(format!("-j{jobs}"))
         .env_remove("MAKEFLAGS")
@@ -456,16 +505,12 @@ fn make(headers: &Path, tree: &Path, filesystem: FilesystemKind, log: &Path) -> 
         .context("cannot run make; `apt-get install make`")?;
     if !status.success() {
         let text = fs::read_to_string(log).unwrap_or_default();
-        bail!(
-            "building {} failed ({status}):\n{}",
-            filesystem.module(),
-            tail(&text, 25)
-        );
+        bail!("building {name} failed ({status}):\n{}", tail(&text, 25));
     }
     Ok(())
 }
 
-/// Strips DWARF (50 MB of xfs.ko become 3) and checks that the type information stays.
+/// Strips DWARF (50 MB of xfs.ko become 3).
 fn strip(object: &Path, stripped: &Path) -> Result<()> {
     let arguments: [&OsStr; 4] = [
         "--strip-debug".as_ref(),
@@ -473,7 +518,11 @@ fn strip(object: &Path, stripped: &Path) -> Result<()> {
         "-o".as_ref(),
         stripped.as_os_str(),
     ];
-    output("strip", &arguments)?;
+    output("strip", &arguments).map(drop)
+}
+
+/// Checks that the type information stayed, without which no hook knows its arguments.
+fn require_types(stripped: &Path) -> Result<()> {
     let bytes = fs::read(stripped).context("strip left no object")?;
     if elf::section(&bytes, ".BTF").is_none() {
         bail!(

@@ -250,6 +250,7 @@ pub fn parse(text: &str) -> Result<Mutation<'_>> {
     Ok(Mutation {
         name: value("name")?,
         filesystem: FilesystemKind::parse(filesystem)
+            .filter(|kind| kind.is_on_disk())
             .ok_or_else(|| anyhow!("`{filesystem}` is neither xfs nor ext4"))?,
         class: value("class")?,
         expect: parse_expectation(value("expect")?)?,

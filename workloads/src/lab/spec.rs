@@ -12,6 +12,7 @@ use super::initramfs::{self, Archive};
 use super::job::{CommandJob, FilesystemJob, FilesystemKind, Job, MODULE_DIR, ModuleJob, Round};
 use super::kernel::Kernel;
 use super::qemu::Accelerator;
+use super::virtiofs;
 
 /// Modules every guest needs; those the kernel has built in are skipped.
 const BASE_MODULES: &[&str] = &[
@@ -205,6 +206,10 @@ impl<'a> VmSpec<'a> {
                 region.size_mib, region.start_mib
             ));
         }
+        if self.kinds().contains(&FilesystemKind::Virtiofs) {
+            line.push(' ');
+            line.push_str(&virtiofs::kernel_argument());
+        }
         for argument in &self.kernel_arguments {
             line.push(' ');
             line.push_str(argument);
@@ -216,7 +221,7 @@ impl<'a> VmSpec<'a> {
         let mut archive = Archive::new();
         archive.program(&self.binary, "init")?;
         archive.link("usr/bin/faultline", "/init");
-        for kind in self.kinds() {
+        for kind in self.kinds().into_iter().filter(|kind| kind.is_on_disk()) {
             let mkfs = format!("mkfs.{}", kind.module());
             archive.program(&initramfs::resolve(&mkfs)?, &format!("sbin/{mkfs}"))?;
         }
@@ -265,6 +270,24 @@ impl<'a> VmSpec<'a> {
 }
 
 impl RoundSpec {
+    /// Adds the device that virtiofs is mounted from to the archive.
+    fn device(&self, archive: &mut Archive) -> Result<ModuleJob> {
+        let name = virtiofs::DEVICE;
+        let device = self.overrides.iter().find(|module| module.name == name);
+        let object = &device
+            .with_context(|| format!("there is no module {name} for virtiofs"))?
+            .object;
+        let data = fs::read(object)
+            .with_context(|| format!("cannot read the module {}", object.display()))?;
+        let file = format!("{name}.ko");
+        archive.file(&format!("{MODULE_DIR}/{file}"), data, false);
+        Ok(ModuleJob {
+            name: name.to_owned(),
+            file,
+            parameters: virtiofs::parameters(),
+        })
+    }
+
     /// Adds the round's own modules, which are among `objects`, to the archive; returns what the guest is told.
     fn place(
         &self,
@@ -298,7 +321,15 @@ impl RoundSpec {
             modules.push(ModuleJob {
                 name: name.to_owned(),
                 file,
+                parameters: String::new(),
             });
+        }
+        if self
+            .filesystems
+            .iter()
+            .any(|filesystem| filesystem.kind == FilesystemKind::Virtiofs)
+        {
+            modules.push(self.device(archive)?);
         }
         Ok(Round {
             name: self.name.clone(),

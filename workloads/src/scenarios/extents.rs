@@ -115,6 +115,8 @@ operations! {
     PrivateStore = "store(MAP_PRIVATE)",
     /// unlink(2), of a file that stays mapped.
     Unlink = "unlink",
+    /// open(2) and close(2).
+    Open = "open",
     /// A page held by vmsplice(2).
     Pin = "vmsplice",
     /// mount(2) with MS_REMOUNT.

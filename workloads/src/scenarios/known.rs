@@ -19,6 +19,8 @@ pub struct Facts<'a> {
     pub written: bool,
     /// The file gives its blocks to the boot loader inode and takes them back.
     pub swapped_with_boot: bool,
+    /// A pipe that holds the page itself shows it.
+    pub in_pipe: bool,
     /// The kernel said that it took a page from a file that was still in use.
     pub taken_in_use: bool,
 }
@@ -35,7 +37,7 @@ pub struct Known {
 }
 
 /// Every known bug; all of them need DAX.
-const KNOWN: [Known; 6] = [
+const KNOWN: [Known; 8] = [
     Known {
         name: "ext4-zeroout-zero-page",
         filesystem: "ext4",
@@ -69,12 +71,27 @@ const KNOWN: [Known; 6] = [
         argument: "The same write, where folios of DAX count their owners: the fault in between associates the old block with the \
                    file a second time (fs/dax.c:dax_disassociate_entry warns), and later faults on it fail. Seen on 7.3.4.",
     },
+    LENT_WHILE_PINNED,
+    Known {
+        wrong: Wrong::Garbage,
+        ..LENT_WHILE_PINNED
+    },
     TAKEN_IN_USE,
     Known {
         filesystem: "xfs",
         ..TAKEN_IN_USE
     },
 ];
+
+const LENT_WHILE_PINNED: Known = Known {
+    name: "virtiofs-lent-while-pinned",
+    filesystem: "virtiofs",
+    wrong: Wrong::Foreign,
+    when: |facts| facts.in_pipe,
+    argument: "open(2), and stat(2) of a file that has changed on the server, drop DAX entries without invalidate_lock and without \
+               a look for pins (fs/fuse/file.c:fuse_open, fs/fuse/inode.c:fuse_change_attributes_i). Who takes memory of the window \
+               back looks for pins in the entries only, and lends a pinned page to another file. Seen on 6.12.117.",
+};
 
 const TAKEN_IN_USE: Known = Known {
     name: "dax-write-bus-error",
@@ -110,6 +127,7 @@ mod tests {
             exchanged: false,
             written: true,
             swapped_with_boot: false,
+            in_pipe: false,
             taken_in_use: false,
         };
         assert_eq!(find(&zero).unwrap().name, "ext4-zeroout-zero-page");

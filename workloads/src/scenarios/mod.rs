@@ -59,6 +59,7 @@ mod insert_vs_fault;
 mod journal_mode;
 mod mix;
 mod mkwrite_vs_punch;
+mod pinned_vs_lending;
 mod pinned_vs_truncate;
 mod pmd_vs_pte;
 mod private_cow;
@@ -173,6 +174,8 @@ pub enum Needs {
     Ext4,
     /// ext4 through the page cache.
     Ext4PageCache,
+    /// virtiofs with DAX.
+    Virtiofs,
     /// Shared extents, which XFS has with `mkfs.xfs -m reflink=1`.
     Reflink,
     /// The same, through the page cache: direct I/O of a DAX file is none.
@@ -195,6 +198,7 @@ impl Needs {
             Self::XfsTail => "XFS, kernel 6.12",
             Self::Ext4 => "ext4",
             Self::Ext4PageCache => "ext4, page cache",
+            Self::Virtiofs => "virtiofs, DAX",
             Self::Reflink => "reflink",
             Self::ReflinkPageCache => "reflink, page cache",
             Self::Exchange => "XFS, exchange",
@@ -212,6 +216,7 @@ impl Needs {
             Self::Xfs | Self::XfsTail | Self::Exchange | Self::ExchangeMixed => filesystem == "xfs",
             Self::Ext4 => filesystem == "ext4",
             Self::Ext4PageCache => filesystem == "ext4" && !dax,
+            Self::Virtiofs => filesystem == "virtiofs" && dax,
         }
     }
 
@@ -242,6 +247,7 @@ impl Needs {
             Self::ExchangeMixed => Some("XFS only, mounted with dax=inode on persistent memory"),
             Self::Ext4 => Some("ext4 only"),
             Self::Ext4PageCache => Some("ext4 only, through the page cache"),
+            Self::Virtiofs => Some("virtiofs only, mounted with dax=always"),
         }
     }
 }
@@ -279,6 +285,8 @@ pub static SCENARIOS: &[Scenario] = &[
     remap_vs_punch::SCENARIO,
     unlink_mapped::SCENARIO,
     pinned_vs_truncate::SCENARIO,
+    pinned_vs_lending::SCENARIO,
+    pinned_vs_lending::OWN,
     dio_vs_mmap::SCENARIO,
     direct_append::SCENARIO,
     flight_vs_fallocate::AIO,
@@ -785,6 +793,11 @@ fn filesystem(path: &Path) -> Result<String, Error> {
     if kind == EXT4_SUPER_MAGIC
         && let Ok(mounted) = Mounted::of(path)
         && mounted.kind.starts_with("ext")
+    {
+        return Ok(mounted.kind);
+    }
+    if kind == FUSE_SUPER_MAGIC
+        && let Ok(mounted) = Mounted::of(path)
     {
         return Ok(mounted.kind);
     }

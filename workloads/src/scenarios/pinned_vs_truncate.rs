@@ -15,6 +15,7 @@ use super::pages::PAGE;
 use super::run::Run;
 use super::setup::{Cast, Setup};
 use super::signals::interrupt_every;
+use super::stage::{Sight, Wronged};
 use super::target::Target;
 use super::truncate_vs_fault::cut;
 use super::{Lacks, Needs, Scenario};
@@ -38,7 +39,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let pipe = std::io::pipe().map_err(|source| Error::call("pipe", source))?;
     let pinned = target.clone();
     let (mut output, input) = pipe;
-    let hold = move |run: &mut Run| hold(run, &pinned, &input, &mut output);
+    let hold = move |run: &mut Run| hold(run, &pinned, Pinned::Blocks, (&input, &mut output), wait);
     let change = move |run: &mut Run| {
         let range = run.aim(&target);
         // Who waits for a pin may be interrupted, and must let go of its locks then
@@ -68,20 +69,44 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     Ok(vec![Box::new(change), Box::new(hold)])
 }
 
-/// Pins some pages, lets others change them for a while, and looks at what the pipe still holds:
-/// whatever became of the file, only what was in these pages.
-fn hold(
+/// Until an operation has ended that did not have to wait for the pin, or for long enough that one which does is
+/// surely interrupted: there is nothing else to wait for, since it must not end before the pin does.
+fn wait(run: &mut Run) -> Result<(), Error> {
+    let longest = Duration::from_micros(run.rng().below(LONGEST).into());
+    let (begun, done) = (Instant::now(), run.stage().operations());
+    while begun.elapsed() < longest
+        && run.stage().operations() == done
+        && !run.stop().load(Ordering::Relaxed)
+    {
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
+/// What is pinned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pinned {
+    /// Blocks, where there was a hole: a load of it maps the zero page, which is everybody's.
+    Blocks,
+    /// Pages as they are, that nobody has stored to.
+    Clean,
+}
+
+/// Pins some pages, waits, and looks at what the pipe still holds: whatever became of the file, only what was in these
+/// pages.
+pub(super) fn hold(
     run: &mut Run,
     target: &Target,
-    input: &PipeWriter,
-    output: &mut PipeReader,
+    what: Pinned,
+    (input, output): (&PipeWriter, &mut PipeReader),
+    meanwhile: impl FnOnce(&mut Run) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let within = target.hot.pick(run.rng());
     let range = within.choose(run.rng(), 1, MOST);
     let mapping = run.mapping(target);
-    // A hole has no block to pin: a load of it maps the zero page, which is everybody's.
     for page in range.pages() {
-        if run.rng().one_in(2)
+        if what == Pinned::Blocks
+            && run.rng().one_in(2)
             && let Some(store) = target.ledger.store(page)
             // Beyond EOF just now, else.
             && mapping.store(page, Cell::Head, store.word).is_ok()
@@ -95,16 +120,7 @@ fn hold(
         taken = kernel::pin(input, mapping, range).map_err(busy_if(&[libc::EFAULT]))?;
         Ok(())
     })?;
-    // Until an operation has ended that did not have to wait for the pin, or for long enough that one which does is
-    // surely interrupted: there is nothing else to wait for, since it must not end before the pin does.
-    let longest = Duration::from_micros(run.rng().below(LONGEST).into());
-    let (begun, done) = (Instant::now(), run.stage().operations());
-    while begun.elapsed() < longest
-        && run.stage().operations() == done
-        && !run.stop().load(Ordering::Relaxed)
-    {
-        std::thread::yield_now();
-    }
+    meanwhile(run)?;
     let mut block = [0; PAGE as usize];
     for page in range.pages().take(taken / PAGE as usize) {
         // No store may be held off here: whoever does that may be waiting for this pin. One amid the
@@ -127,8 +143,15 @@ fn hold(
                 Content::Garbage(_) => Some(Wrong::Garbage),
             };
             if let Some(wrong) = wrong {
-                let why = "a pipe holds the page itself";
-                run.report(target, page, n as u64 * 8, wrong, word, why);
+                let what = Wronged {
+                    offset: n as u64 * 8,
+                    wrong,
+                    word,
+                    sight: Sight::Pipe,
+                    why: "a pipe holds the page itself",
+                    by: None,
+                };
+                run.stage().report(target, page, &what);
                 break;
             }
         }

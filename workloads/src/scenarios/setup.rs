@@ -188,6 +188,13 @@ impl Setup {
         self.make(self.shape(family, 0), None)
     }
 
+    /// The same, of so many pages at most.
+    pub fn small_bystander(&mut self, pages: u32) -> Result<Arc<Target>, Error> {
+        let mut shape = self.shape(Family::Fixed, 0);
+        shape.pages = shape.pages.min(pages);
+        self.make(shape, None)
+    }
+
     fn shared(&self, target: &Target) -> bool {
         target.habit.is_some() && !self.alone.contains(&target.id)
     }

@@ -59,8 +59,10 @@ pub struct Wronged<'a> {
 pub enum Sight {
     /// Through a shared mapping.
     Mapping,
-    /// By read(2), from a private copy or out of a pipe.
+    /// By read(2), or from a private copy.
     Other,
+    /// Out of a pipe that holds the page itself.
+    Pipe,
 }
 
 /// The most violations kept with their details.
@@ -346,6 +348,7 @@ impl Stage {
             exchanged: matches!(target.shape().family, Family::Exchanged(_)),
             written: target.ledger.last_body(page) != 0,
             swapped_with_boot: target.goes_to_boot(),
+            in_pipe: what.sight == Sight::Pipe,
             // Wrong data is rare, and so is a look into the log.
             taken_in_use: what.wrong == Wrong::Bus
                 && kernel_log::mentions("dax_disassociate_entry"),

@@ -99,6 +99,7 @@ impl Peer {
         let own = match filesystem {
             FilesystemKind::Xfs => XFS,
             FilesystemKind::Ext4 => EXT4,
+            FilesystemKind::Virtiofs => &[],
         };
         let found: Vec<&str> = own
             .iter()

@@ -40,8 +40,10 @@ const fn order(
 const ANY: Option<FilesystemKind> = None;
 const EXT4: Option<FilesystemKind> = Some(FilesystemKind::Ext4);
 const XFS: Option<FilesystemKind> = Some(FilesystemKind::Xfs);
+const VIRTIOFS: Option<FilesystemKind> = Some(FilesystemKind::Virtiofs);
 
 const FILEMAP: &str = "mm/filemap.c, head comment \"Lock ordering\"";
+const FUSE_DAX: &str = "fs/fuse/dax.c:__fuse_dax_fault";
 const XFS_INODE: &str = "fs/xfs/xfs_inode.c, above xfs_ilock";
 const EXT4_SUPER: &str = "fs/ext4/super.c, head comment \"Lock ordering\"";
 const XFS_FILE: &str = "fs/xfs/xfs_file.c, above the fault handlers";
@@ -74,6 +76,13 @@ pub const ORDERS: &[Order] = {
             InvalidateLock,
             FreezeOrder,
             EXT4_SUPER,
+        ),
+        order(
+            VIRTIOFS,
+            FreezePagefault,
+            InvalidateLock,
+            FreezeOrder,
+            FUSE_DAX,
         ),
         order(XFS, IRwsem, Ilock, LockOrder, XFS_INODE),
         order(XFS, InvalidateLock, Ilock, LockOrder, XFS_INODE),

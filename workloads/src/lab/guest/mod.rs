@@ -75,7 +75,7 @@ impl Guest {
 
         self.stage(GuestStage::Modules);
         for module in &job.modules {
-            system::load_module(module)?;
+            system::load_module(module, "")?;
         }
         system::mount_share().context("the result directory cannot be mounted")?;
         self.shared = true;
@@ -88,6 +88,7 @@ impl Guest {
             .rounds
             .iter()
             .flat_map(|round| &round.filesystems)
+            .filter(|filesystem| filesystem.kind.is_on_disk())
             .map(|filesystem| filesystem.device.as_str())
             .collect();
         for device in devices {
@@ -126,7 +127,7 @@ impl Guest {
         let _ = fs::write("/sys/kernel/debug/clear_warn_once", "1");
         for module in &round.modules {
             if !self.modules.contains(module) {
-                system::load_module(&module.file)?;
+                system::load_module(&module.file, &module.parameters)?;
                 self.modules.push(module.clone());
             }
         }
@@ -154,7 +155,9 @@ impl Guest {
     }
 
     fn mount(&mut self, filesystem: &FilesystemJob) -> Result<()> {
-        command::mkfs(filesystem, MKFS_LIMIT)?;
+        if filesystem.kind.is_on_disk() {
+            command::mkfs(filesystem, MKFS_LIMIT)?;
+        }
         if filesystem.exchange {
             superblock::allow_exchange(Path::new(&filesystem.device))?;
         }

@@ -109,14 +109,15 @@ pub(super) fn mount_line(target: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Loads a module from the initramfs.
+/// Loads a module from the initramfs, with its parameters.
 ///
 /// # Errors
 /// The kernel refuses it; its log says why.
-pub(super) fn load_module(name: &str) -> Result<()> {
+pub(super) fn load_module(name: &str, parameters: &str) -> Result<()> {
     let path = Path::new(MODULE_DIR).join(name);
     let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    match finit_module(&file, &CString::default(), ModuleInitFlags::empty()) {
+    let parameters = CString::new(parameters)?;
+    match finit_module(&file, &parameters, ModuleInitFlags::empty()) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(errno).with_context(|| {
             format!(
