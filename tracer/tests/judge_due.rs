@@ -578,6 +578,13 @@ fn entries_of_a_window_are_dropped_with_faults_locked_out_and_pins_looked_for() 
         ["layout-unbroken open"]
     );
     assert_eq!(open(true, locked(&[scan(V, 0), dropped])), [""; 0]);
+    // Let go of after the look, or taken again.
+    let mut cycled = locked(&[scan(V, 0)]);
+    cycled.extend([dropped, dropped]);
+    assert_eq!(open(true, cycled.clone()), ["scope-gap open"]);
+    cycled.truncate(3);
+    cycled.extend(locked(&[dropped]));
+    assert_eq!(open(true, cycled), ["stale-after-relock open"]);
     // There was none, or what goes are pages of the page cache.
     assert_eq!(open(true, vec![drop_from(V, 0)]), [""; 0]);
     assert_eq!(open(false, vec![dropped]), [""; 0]);

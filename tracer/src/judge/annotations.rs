@@ -72,8 +72,8 @@ const ENTRIES_DROPPED: Annotation = Annotation {
     argument: "fs/fuse/file.c:fuse_open drops a file's clean DAX entries (FOPEN_KEEP_CACHE not set), fs/fuse/inode.c:\
                fuse_change_attributes_i all entries when size or time have changed on the server: neither holds \
                invalidate_lock, nor looks for pins. fs/fuse/dax.c:fuse_dax_break_layouts, by which the memory is taken \
-               back, looks at entries, finds none, and lends a pinned page to another file. Seen on 6.12.117, \
-               in pinned-vs-lending: DMA read the other file's data.",
+               back, looks at entries, finds none, and lends a pinned page to another file. Seen on 6.12.117 \
+               and 7.3.4, in pinned-vs-lending: DMA read the other file's data.",
 };
 
 const WRITABLE_EDGE: Annotation = Annotation {
@@ -152,6 +152,10 @@ pub const ANNOTATIONS: &[Annotation] = &[
     },
     JOURNAL_OFF,
     MAPPED_AGAIN,
+    Annotation {
+        filesystem: FilesystemKind::Virtiofs,
+        ..MAPPED_AGAIN
+    },
     Annotation {
         filesystem: FilesystemKind::Ext4,
         ..MAPPED_AGAIN
@@ -370,9 +374,30 @@ const SHARED_ON_DAX: KnownSplat = KnownSplat {
                fs/dax.c:dax_associate_entry of 6.1 takes a page for one file's, unless the fault is to copy it.",
 };
 
+const IN_USE_ON_VIRTIOFS: KnownSplat = KnownSplat {
+    function: "dax_disassociate_entry",
+    caller: "fuse_change_attributes_i",
+    from: Version(6, 1, 0),
+    before: None,
+    argument: "open(2), and stat(2) of a file that has changed on the server, drop DAX entries of pages that are in use: \
+               pinned ones, and from 6.15 on mapped ones, which mm/truncate.c:invalidate_inode_pages2_range unmaps only \
+               afterwards. Nobody holds invalidate_lock or has looked for pins. Seen on 6.12.117 and 7.3.4.",
+};
+
 /// Every known complaint.
 pub const SPLATS: &[KnownSplat] = &[
     SHARED_ON_DAX,
+    IN_USE_ON_VIRTIOFS,
+    KnownSplat {
+        caller: "fuse_open",
+        ..IN_USE_ON_VIRTIOFS
+    },
+    KnownSplat {
+        function: "dax_insert_entry",
+        caller: "__fuse_dax_fault",
+        argument: "What follows from it when the page is mapped again: it is still the file's that it was taken from.",
+        ..IN_USE_ON_VIRTIOFS
+    },
     KnownSplat {
         function: "dax_disassociate_entry",
         caller: "dax_insert_entry",

@@ -10,11 +10,11 @@ use crate::{
         engine::Engine,
         finding::{Act, Key, LockSeen, Party, Role, Witness},
         inode::{Files, InodeIndex},
-        lockset::LockSet,
+        lockset::{Hold, LockSet},
         operations::Operation,
         order::Doing,
         owed::{Broken, extent_lock},
-        rules::{self, Kind, LayoutFacts, Observed},
+        rules::{self, ChangeFacts, Kind, LayoutFacts, Observed},
         task::{ChangeScope, Scope, Subject, Task, TaskId, doing, stack_id},
         window::{Danger, FindingIndex},
     },
@@ -388,13 +388,14 @@ impl Engine {
         self.size_disorder((task, locks), change, what, event);
     }
 
-    /// DAX entries of the span are dropped, of a file whose pages are lent memory.
+    /// DAX entries of the span are dropped, of a file whose pages are lent memory; with the hold at the last look or
+    /// teardown there.
     pub(super) fn dropped_entries(
         &mut self,
         task: TaskId,
         locks: &LockSet,
         change: &mut ChangeScope,
-        range: ByteRange,
+        (range, invalidation): (ByteRange, Option<Option<Hold>>),
         event: &Event,
     ) {
         let Some(subject) = change.subject(event.inode) else {
@@ -407,8 +408,16 @@ impl Engine {
         {
             return;
         }
+        // One drop is several calls, of which the first tells how it stands.
         let class = LockClass::InvalidateLock;
-        let mode = locks.find(inode, class).map(|hold| hold.mode);
+        if subject.reported.iter().any(|told| told.class == class) {
+            return;
+        }
+        let facts = ChangeFacts {
+            now: locks.find(inode, class),
+            invalidation,
+            ..ChangeFacts::default()
+        };
         let pins = || {
             rules::layouts(LayoutFacts {
                 scanned: subject.torn.scanned.covers(range),
@@ -418,7 +427,7 @@ impl Engine {
             .filter(|_| self.sight.scans)
             .map(|observed| (Kind::LayoutUnbroken, observed))
         };
-        if let Some((kind, observed)) = rules::held_exclusively(mode).or_else(pins) {
+        if let Some((kind, observed)) = rules::change(facts).or_else(pins) {
             let broken = Broken {
                 kind,
                 observed,

@@ -263,6 +263,9 @@ const FALLOCATE: [(u64, Operation); 6] = [
 /// `FAULT_FLAG_WRITE` (include/linux/mm_types.h).
 pub const FAULT_FLAG_WRITE: u64 = 1;
 
+/// `O_TRUNC` (include/uapi/asm-generic/fcntl.h): the server truncates, too.
+const O_TRUNC: u64 = 0o1000;
+
 /// `IOCB_DIRECT` (include/linux/fs.h).
 const IOCB_DIRECT: u64 = 1 << 17;
 /// `IOCB_APPEND` (include/linux/fs.h, as `RWF_APPEND` of include/uapi/linux/fs.h): the offset is not known yet.
@@ -327,6 +330,7 @@ pub fn begun(entry: Entry, a: u64, c: u64, size: u64, dax: bool) -> Begun {
         Entry::TrimCopies => Begun::Change(Operation::TrimCopies, Destroys::Nothing),
         Entry::LayoutGet => Begun::Change(Operation::LayoutGet, Destroys::Nothing),
         Entry::LayoutCommit => Begun::Change(Operation::LayoutCommit, Destroys::Every),
+        Entry::Open if c & O_TRUNC != 0 => Begun::Change(Operation::Truncate, Destroys::Every),
         Entry::Open => Begun::Change(Operation::Open, Destroys::Nothing),
         Entry::Attributes => Begun::Change(Operation::Attributes, Destroys::Nothing),
         Entry::Writeback => Begun::Change(Operation::Writeback, Destroys::Nothing),

@@ -90,7 +90,7 @@ const LENT_WHILE_PINNED: Known = Known {
     when: |facts| facts.in_pipe,
     argument: "open(2), and stat(2) of a file that has changed on the server, drop DAX entries without invalidate_lock and without \
                a look for pins (fs/fuse/file.c:fuse_open, fs/fuse/inode.c:fuse_change_attributes_i). Who takes memory of the window \
-               back looks for pins in the entries only, and lends a pinned page to another file. Seen on 6.12.117.",
+               back looks for pins in the entries only, and lends a pinned page to another file. Seen on 6.12.117 and 7.3.4.",
 };
 
 const TAKEN_IN_USE: Known = Known {

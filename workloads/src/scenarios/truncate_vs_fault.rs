@@ -1,6 +1,7 @@
 //! Truncation down and up again against faults. Pages are beyond EOF in between: the threads live
 //! with SIGBUS there.
 
+use std::fs::OpenOptions;
 use std::sync::Arc;
 
 use super::block::Cell;
@@ -36,6 +37,9 @@ pub fn truncate(target: Arc<Target>) -> Act {
     let last = target.whole().count();
     let within = target.tail(Page(last.saturating_sub(TAIL)));
     Box::new(move |run| {
+        if run.rng().one_in(16) {
+            return empty(run, &target);
+        }
         let first = run.aim_within(&target, within).first();
         let tail = target.tail(first);
         let _size = target.resizing();
@@ -78,6 +82,21 @@ pub fn truncate(target: Arc<Target>) -> Act {
         }
         run.expect(&target, gone, Expect::Zero)
     })
+}
+
+/// All of it, by open(2), which on some filesystems is a truncation of its own (fs/fuse/file.c:fuse_open).
+fn empty(run: &mut Run, target: &Target) -> Result<(), Error> {
+    let all = target.whole();
+    let _size = target.resizing();
+    let Some(_change) = target.ledger.change(all, &run.stop()) else {
+        return Ok(());
+    };
+    let done = run.apply(Operation::Truncate, target, all, || {
+        let mut options = OpenOptions::new();
+        options.write(true).truncate(true).open(&target.path)?;
+        Ok(())
+    })?;
+    grow_back(run, target, all, done.then_some(0))
 }
 
 /// Down to `size` and up again at once: a file left short would make every later SIGBUS look like a
