@@ -17,7 +17,7 @@ use tracer::{
     judge::{Verdict, rules::Kind},
     trace::Trace,
 };
-use workloads::lab::{CommandJob, RoundSpec, Vm, VmSpec};
+use workloads::lab::{CommandJob, FilesystemKind, RoundSpec, Vm, VmSpec};
 
 use vm_site::{BINARY, SERIES, alone, broken, on_site};
 
@@ -61,6 +61,51 @@ fn a_stock_kernel_is_clean_and_the_run_was_worth_it() {
         events += report.events;
     }
     assert!(events >= 1_000_000, "{events} events prove too little");
+}
+
+/// On the lab's own device: what it answers, and lends, is as the driver wants it, and its known bug is met.
+#[test]
+fn virtiofs_is_clean_but_for_the_pinned_pages_that_it_lends() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().unwrap();
+    let mut trial = Trial::stock(Extent::Time(Duration::from_secs(5)));
+    for (workload, scenario) in trial
+        .workloads
+        .iter_mut()
+        .zip(["punch-vs-fault", "pinned-vs-lending"])
+    {
+        workload.filesystem = FilesystemKind::Virtiofs;
+        workload.options = Some("cache=auto".to_owned());
+        workload.scenario = scenario.to_owned();
+    }
+    let outcome = on_site(directory.path(), |site, say| trial.run(site, say)).unwrap();
+    assert!(outcome.trouble.is_empty(), "{:?}", outcome.trouble);
+    let [punch, lending] = &outcome.judged[..] else {
+        panic!("{} workloads were judged", outcome.judged.len());
+    };
+    for judged in [punch, lending] {
+        let report = &judged.report;
+        eprintln!("{}", tracer::judge::text::render(report));
+        assert_eq!(
+            (report.lost, report.unjudged, report.findings.len()),
+            (0, 0, 0)
+        );
+        assert!(report.totals.installs > 1000, "{:?}", report.totals);
+    }
+    let totals = &punch.report.totals;
+    assert_eq!(punch.report.verdict, Verdict::Clean);
+    assert!(
+        totals.windows > 10 && totals.held_off > 0,
+        "{totals:?} prove too little"
+    );
+    let known: Vec<_> = lending
+        .report
+        .annotated
+        .iter()
+        .map(|known| (known.finding.kind, known.finding.operation.name()))
+        .collect();
+    assert!(known.contains(&(Kind::OpUnprotected, "open")), "{known:?}");
+    assert!(known.contains(&(Kind::Corruption, "open")), "{known:?}");
 }
 
 /// Where tasks lose the CPU inside programs, which the kernel then skips for others, their reliefs take the

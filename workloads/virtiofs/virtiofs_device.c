@@ -44,12 +44,11 @@ MODULE_PARM_DESC(window_start, "Physical address of the DAX window, in memory th
 static ulong window_size;
 module_param(window_size, ulong, 0444);
 MODULE_PARM_DESC(window_size, "Its size in bytes; a multiple of 2 MiB");
-static uint attr_seconds;
-module_param(attr_seconds, uint, 0444);
-MODULE_PARM_DESC(attr_seconds, "How long attributes are valid; 0: they are asked for each time");
-static bool keep_cache;
-module_param(keep_cache, bool, 0444);
-MODULE_PARM_DESC(keep_cache, "Whether pages outlive an open(2)");
+static bool cache_always;
+module_param(cache_always, bool, 0444);
+MODULE_PARM_DESC(cache_always, "Whether clients may believe that they are alone, as with virtiofsd's --cache always");
+
+#define CACHE_SECONDS 3600
 
 /* 2 MiB of a file: in the window, in memory of its own, or a hole. */
 struct chunk {
@@ -253,8 +252,7 @@ static int fill_entry(u8 *out, struct node *node)
 	memset(entry, 0, sizeof(*entry));
 	entry->nodeid = id_of(node);
 	entry->generation = node->generation;
-	entry->attr_valid = attr_seconds;
-	entry->entry_valid = attr_seconds;
+	entry->attr_valid = entry->entry_valid = cache_always ? CACHE_SECONDS : 0;
 	fill_attr(&entry->attr, id_of(node));
 	node->lookups++;
 	return sizeof(*entry);
@@ -265,7 +263,7 @@ static int fill_open(u8 *out)
 	struct fuse_open_out *open = (void *)out;
 
 	memset(open, 0, sizeof(*open));
-	open->open_flags = keep_cache ? FOPEN_KEEP_CACHE : 0;
+	open->open_flags = cache_always ? FOPEN_KEEP_CACHE : 0;
 	return sizeof(*open);
 }
 
@@ -280,8 +278,8 @@ static int serve_init(struct request *request)
 	out->major = FUSE_KERNEL_VERSION;
 	out->minor = FUSE_KERNEL_MINOR_VERSION;
 	out->max_readahead = in->max_readahead;
-	out->flags = in->flags & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES | FUSE_AUTO_INVAL_DATA |
-				  FUSE_ATOMIC_O_TRUNC | FUSE_MAP_ALIGNMENT);
+	out->flags = in->flags & (FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES | FUSE_ATOMIC_O_TRUNC |
+				  FUSE_MAP_ALIGNMENT | (cache_always ? 0 : FUSE_AUTO_INVAL_DATA));
 	out->max_background = 16;
 	out->congestion_threshold = 12;
 	out->max_write = MAX_WRITE;
@@ -303,7 +301,7 @@ static int serve_getattr(struct request *request)
 	struct fuse_attr_out *out = (void *)request->out;
 
 	memset(out, 0, sizeof(*out));
-	out->attr_valid = attr_seconds;
+	out->attr_valid = cache_always ? CACHE_SECONDS : 0;
 	fill_attr(&out->attr, request->header->nodeid);
 	return sizeof(*out);
 }

@@ -79,21 +79,30 @@ const RARER_SCENARIOS: [&str; 5] = [
     "insert-vs-fault",
 ];
 
-/// What virtiofs can do: fs/fuse/file.c:fuse_file_fallocate punches and zeroes, and moves nothing.
-const VIRTIOFS: [&str; 13] = [
-    "pinned-vs-lending",
-    "punch-vs-fault",
-    "truncate-vs-fault",
-    "mkwrite-vs-punch",
-    "zero-vs-fault",
-    "write-vs-fault",
-    "fsync-vs-fault",
-    "pmd-vs-pte",
-    "private-cow",
-    "fork-vs-punch",
-    "remap-vs-punch",
-    "unlink-mapped",
-    "pinned-vs-truncate",
+/// What virtiofs can do, with mount options: fs/fuse/file.c:fuse_file_fallocate punches and zeroes, and moves nothing. With
+/// `cache=auto` open(2) and stat(2) drop what others may have changed, which no kernel so far does in the right way.
+const VIRTIOFS: [(Option<&str>, &[&str]); 2] = [
+    (
+        None,
+        &[
+            "punch-vs-fault",
+            "truncate-vs-fault",
+            "mkwrite-vs-punch",
+            "zero-vs-fault",
+            "write-vs-fault",
+            "fsync-vs-fault",
+            "pmd-vs-pte",
+            "private-cow",
+            "fork-vs-punch",
+            "remap-vs-punch",
+            "unlink-mapped",
+            "pinned-vs-truncate",
+        ],
+    ),
+    (
+        Some("cache=auto"),
+        &["pinned-vs-lending", "truncate-vs-fault"],
+    ),
 ];
 
 /// All that a filesystem can do, in one.
@@ -265,10 +274,14 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
                 .chain(rarer)
                 .collect()
         }
-        FilesystemKind::Virtiofs => vec![Variant {
-            scenarios: VIRTIOFS.map(str::to_owned).into(),
-            ..variant(true, None)
-        }],
+        FilesystemKind::Virtiofs => VIRTIOFS
+            .iter()
+            .map(|&(options, scenarios)| Variant {
+                options: options.map(str::to_owned),
+                scenarios: scenarios.iter().map(|&name| name.to_owned()).collect(),
+                ..variant(true, None)
+            })
+            .collect(),
         FilesystemKind::Ext4 => {
             let no_journal = thorough.then(|| variant(true, Some("-b 4096 -O ^has_journal")));
             [variant(true, None), variant(false, None)]

@@ -271,7 +271,7 @@ impl<'a> VmSpec<'a> {
 
 impl RoundSpec {
     /// Adds the device that virtiofs is mounted from to the archive.
-    fn device(&self, archive: &mut Archive) -> Result<ModuleJob> {
+    fn device(&self, parameters: String, archive: &mut Archive) -> Result<ModuleJob> {
         let name = virtiofs::DEVICE;
         let device = self.overrides.iter().find(|module| module.name == name);
         let object = &device
@@ -284,7 +284,7 @@ impl RoundSpec {
         Ok(ModuleJob {
             name: name.to_owned(),
             file,
-            parameters: virtiofs::parameters(),
+            parameters,
         })
     }
 
@@ -324,17 +324,18 @@ impl RoundSpec {
                 parameters: String::new(),
             });
         }
-        if self
-            .filesystems
-            .iter()
-            .any(|filesystem| filesystem.kind == FilesystemKind::Virtiofs)
-        {
-            modules.push(self.device(archive)?);
+        let mut filesystems = self.filesystems.clone();
+        for filesystem in &mut filesystems {
+            if filesystem.kind == FilesystemKind::Virtiofs {
+                let (parameters, options) = virtiofs::parameters(&filesystem.options);
+                filesystem.options = options;
+                modules.push(self.device(parameters, archive)?);
+            }
         }
         Ok(Round {
             name: self.name.clone(),
             modules,
-            filesystems: self.filesystems.clone(),
+            filesystems,
             commands: self.commands.clone(),
         })
     }

@@ -36,15 +36,22 @@ pub(super) fn kernel_argument() -> String {
     format!("memmap={SIZE_MIB}M${START_MIB}M")
 }
 
-/// The module's parameters: attributes are asked for every time, and open(2) drops pages, as with virtiofsd's
-/// `--cache auto`.
-pub(super) fn parameters() -> String {
+/// A mount option that is the device's: attributes are asked for every time, and open(2) drops pages, as with virtiofsd's
+/// `--cache auto`. Without it the client may believe that it is alone.
+const SHARED: &str = "cache=auto";
+
+/// The module's parameters for these mount options, and those that are left for mount(2).
+pub(super) fn parameters(options: &str) -> (String, String) {
     let bytes = |mib: u32| u64::from(mib) << 20;
-    format!(
-        "window_start={} window_size={}",
+    let (shared, left): (Vec<&str>, Vec<&str>) =
+        options.split(',').partition(|option| *option == SHARED);
+    let parameters = format!(
+        "window_start={} window_size={} cache_always={}",
         bytes(START_MIB),
-        bytes(SIZE_MIB)
-    )
+        bytes(SIZE_MIB),
+        u8::from(shared.is_empty())
+    );
+    (parameters, left.join(","))
 }
 
 /// Builds the device for a kernel, or takes it from the cache.
