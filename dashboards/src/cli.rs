@@ -89,7 +89,7 @@ pub struct Doctor {
     /// Boot this kernel series in the VM and examine it instead, e.g. 6.12
     #[arg(long, value_name = "SERIES")]
     pub kernel: Option<String>,
-    /// Watch these mount points; default: every XFS and ext4 mounted with DAX
+    /// Watch these mount points; default: every XFS, ext4 and virtiofs mounted with DAX
     #[arg(value_name = "MOUNT")]
     pub mounts: Vec<PathBuf>,
 }
@@ -100,7 +100,7 @@ pub struct Record {
     /// Trace to write
     #[arg(short, long, value_name = "FILE", default_value = "faultline.flt")]
     pub output: PathBuf,
-    /// Watch the filesystem at this path; default: every XFS and ext4 mounted with DAX
+    /// Watch the filesystem at this path; default: every XFS, ext4 and virtiofs mounted with DAX
     #[arg(short, long, value_name = "PATH")]
     pub mount: Vec<PathBuf>,
     /// Stop after this long
@@ -206,7 +206,7 @@ pub struct Top {
     /// How to colour
     #[arg(long, value_enum, default_value_t)]
     pub color: Color,
-    /// Watch these mount points; default: every XFS and ext4 mounted with DAX
+    /// Watch these mount points; default: every XFS, ext4 and virtiofs mounted with DAX
     #[arg(value_name = "MOUNT")]
     pub mounts: Vec<PathBuf>,
 }
@@ -342,7 +342,7 @@ pub struct Watch {
     /// Serve the figures of this trace instead of this machine's
     #[arg(long, value_name = "FILE", conflicts_with = "mounts")]
     pub trace: Option<PathBuf>,
-    /// Watch these mount points; default: every XFS and ext4 mounted with DAX
+    /// Watch these mount points; default: every XFS, ext4 and virtiofs mounted with DAX
     #[arg(value_name = "MOUNT")]
     pub mounts: Vec<PathBuf>,
 }
@@ -523,7 +523,7 @@ pub struct Ci {
     /// Judge the running kernel, on this machine: for a VM that was booted already, as by vng. Needs root
     #[arg(long, conflicts_with_all = ["subject", "baseline", "kernel"])]
     pub inside: bool,
-    /// With --inside, work on this mount; default: every XFS and ext4 mounted with DAX
+    /// With --inside, work on this mount; default: every XFS, ext4 and virtiofs mounted with DAX
     #[arg(long, value_name = "PATH", requires = "inside")]
     pub mount: Vec<PathBuf>,
     /// With --inside, run `check` of xfstests built in DIR instead, with the arguments after --; the mounts are

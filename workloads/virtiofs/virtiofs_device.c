@@ -418,7 +418,7 @@ static int serve_read(struct request *request)
 	return to - request->out;
 }
 
-static int put(struct node *node, u64 offset, u64 length, const u8 *from, u8 filler)
+static int put(struct node *node, u64 offset, u64 length, const u8 *from)
 {
 	u64 end = offset + length;
 
@@ -430,12 +430,8 @@ static int put(struct node *node, u64 offset, u64 length, const u8 *from, u8 fil
 
 		if (!bytes)
 			return -ENOSPC;
-		if (from) {
-			memcpy(bytes + offset % CHUNK_SIZE, from, now);
-			from += now;
-		} else {
-			memset(bytes + offset % CHUNK_SIZE, filler, now);
-		}
+		memcpy(bytes + offset % CHUNK_SIZE, from, now);
+		from += now;
 		offset += now;
 	}
 	node->size = max(node->size, end);
@@ -452,7 +448,7 @@ static int serve_write(struct request *request)
 
 	if (!node || in->size > request->in_size - sizeof(*in))
 		return -EINVAL;
-	error = put(node, in->offset, in->size, (const u8 *)(in + 1), 0);
+	error = put(node, in->offset, in->size, (const u8 *)(in + 1));
 	if (error)
 		return error;
 	memset(out, 0, sizeof(*out));
@@ -799,22 +795,18 @@ static const struct virtio_config_ops config_operations = {
 
 static long host_ioctl(struct file *unused, unsigned int request, unsigned long argument)
 {
-	struct virtiofs_host_change change;
+	struct virtiofs_host_size change;
 	struct node *node;
 	int error = -ENOENT;
 
+	if (request != VIRTIOFS_HOST_RESIZE)
+		return -ENOTTY;
 	if (copy_from_user(&change, (void __user *)argument, sizeof(change)))
 		return -EFAULT;
 	mutex_lock(&device->lock);
 	node = node_of(change.inode);
-	if (node && !*node->name)
-		node = NULL;
-	if (node && request == VIRTIOFS_HOST_RESIZE)
-		error = resize(node, change.offset);
-	else if (node && request == VIRTIOFS_HOST_FILL)
-		error = put(node, change.offset, change.length, NULL, change.filler);
-	else if (node)
-		error = -ENOTTY;
+	if (node && *node->name)
+		error = resize(node, change.size);
 	mutex_unlock(&device->lock);
 	return error;
 }

@@ -6,18 +6,13 @@
 #include <linux/types.h>
 
 #define VIRTIOFS_TAG "lab"
-/* The new size is `offset`. */
+/* Gives a file another size; what is cut off is zeroes when it grows again. */
 #define VIRTIOFS_HOST_RESIZE 0x7601
-/* `length` bytes from `offset` on become `filler`. */
-#define VIRTIOFS_HOST_FILL 0x7602
 
-struct virtiofs_host_change {
-	/* Its number, as stat(2) tells it. */
+struct virtiofs_host_size {
+	/* The file's number, as stat(2) tells it. */
 	__u64 inode;
-	__u64 offset;
-	__u64 length;
-	__u8 filler;
-	__u8 pad[7];
+	__u64 size;
 };
 
 #endif

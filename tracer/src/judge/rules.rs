@@ -83,7 +83,7 @@ pub const RULES: [Rule; 24] = [
         name: "op-unprotected",
         summary: "Extents inside EOF are removed, moved or converted without the exclusion lock; or the \
                   extent map is changed without its own, or grows, or bytes go beside the page cache, \
-                  without i_rwsem.",
+                  without i_rwsem. On virtiofs, DAX entries are dropped without the exclusion lock.",
         source: "mm/filemap.c head comment (i_rwsem, invalidate_lock); fs/xfs/xfs_file.c above \
                  __xfs_filemap_fault; Documentation/filesystems/locking.rst, invalidate_lock; \
                  fs/xfs/xfs_inode.c above xfs_ilock; fs/ext4/extents.c above ext4_ext_map_blocks",
@@ -229,9 +229,10 @@ pub const RULES: [Rule; 24] = [
     Rule {
         kind: Kind::LayoutUnbroken,
         name: "layout-unbroken",
-        summary: "Extents of a DAX file change without a look for pinned pages under the same hold.",
+        summary: "Extents of a DAX file change, or on virtiofs its entries are dropped, without a look for \
+                  pinned pages under the same hold.",
         source: "fs/dax.c:dax_layout_busy_page_range; fs/xfs/xfs_file.c:xfs_break_layouts; \
-                 fs/ext4/inode.c:ext4_break_layouts",
+                 fs/ext4/inode.c:ext4_break_layouts; fs/fuse/dax.c:fuse_dax_break_layouts",
         asks: None,
     },
     Rule {

@@ -117,6 +117,8 @@ operations! {
     Unlink = "unlink",
     /// open(2) and close(2).
     Open = "open",
+    /// stat(2), of a file that changed on the server.
+    Stat = "stat",
     /// A page held by vmsplice(2).
     Pin = "vmsplice",
     /// mount(2) with MS_REMOUNT.

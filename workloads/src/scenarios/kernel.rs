@@ -32,6 +32,23 @@ pub fn busy_if(errnos: &'static [i32]) -> impl Fn(io::Error) -> io::Error {
     }
 }
 
+/// The host's side of a virtiofs device of the lab's (workloads/virtiofs/virtiofs_host.h).
+pub struct VirtiofsHost(File);
+
+impl VirtiofsHost {
+    /// If the filesystem is on such a device.
+    pub fn open() -> Option<Self> {
+        File::open("/dev/virtiofs-host").map(Self).ok()
+    }
+
+    /// Gives a file another size, of which this client is not told.
+    pub fn resize(&self, inode: u64, size: u64) -> io::Result<()> {
+        let request = [inode, size];
+        // SAFETY: the request is as large as virtiofs_host_size, and read only.
+        result(unsafe { libc::ioctl(self.0.as_raw_fd(), 0x7601, &request) })
+    }
+}
+
 /// sync_file_range(2) with `SYNC_FILE_RANGE_WRITE`.
 pub fn start_writeback(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     let (offset, bytes) = (offset as libc::off64_t, bytes as libc::off64_t);

@@ -26,6 +26,11 @@ pub struct Inode {
 }
 
 impl Inode {
+    /// Its number, as stat(2) tells it.
+    pub fn number(&self) -> u64 {
+        self.number.0
+    }
+
     /// Of an open file.
     pub fn of(file: &File) -> io::Result<Self> {
         let data = file.metadata()?;

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use super::error::Error;
 use super::extents::Operation;
 use super::faulter::Habit;
+use super::kernel::VirtiofsHost;
 use super::ledger::Family;
 use super::pages::PAGE;
 use super::pinned_vs_truncate::{Pinned, hold};
@@ -51,22 +52,44 @@ fn cast(setup: &mut Setup, most: u32) -> Result<Cast, Error> {
         let block = [FILLER; 4096];
         other.write_all_at(&block, piece * PIECE).map_err(call)?;
     }
+    let host = VirtiofsHost::open();
     let pipe = std::io::pipe().map_err(|source| Error::call("pipe", source))?;
     let (mut output, input) = pipe;
     Ok(solo(move |run| {
         hold(run, &target, Pinned::Clean, (&input, &mut output), |run| {
-            disturb(run, &target, &other)
+            disturb(run, &target, &other, host.as_ref())
         })
     }))
 }
 
-/// Opens the file, which drops what is clean of it, and wants all of the window. The order is the worst one; often
-/// enough one of the two is left out.
-fn disturb(run: &mut Run, target: &Target, other: &File) -> Result<(), Error> {
-    if !run.rng().one_in(4) {
-        run.apply(Operation::Open, target, target.whole(), || {
-            File::open(&target.path).map(drop)
-        })?;
+/// Has pages of the file dropped, and wants all of the window. The order is the worst one; often enough one of the two is
+/// left out.
+fn disturb(
+    run: &mut Run,
+    target: &Target,
+    other: &File,
+    host: Option<&VirtiofsHost>,
+) -> Result<(), Error> {
+    let all = target.whole();
+    match (run.rng().below(8), host) {
+        (0 | 1, _) => {}
+        // All of them, where another client has cut the file off and made it as long again.
+        (2, Some(host)) => {
+            if let Some(_change) = target.ledger.change(all, &run.stop()) {
+                for size in [0, target.size()] {
+                    run.apply(Operation::Stat, target, all, || {
+                        host.resize(target.inode.number(), size)?;
+                        std::fs::metadata(&target.path).map(drop)
+                    })?;
+                }
+            }
+        }
+        // What is clean.
+        _ => {
+            run.apply(Operation::Open, target, all, || {
+                File::open(&target.path).map(drop)
+            })?;
+        }
     }
     if run.rng().one_in(4) {
         return Ok(());
