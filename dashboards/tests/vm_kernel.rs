@@ -11,10 +11,14 @@ use std::{
     time::Duration,
 };
 
-use dashboards::campaign::{Extent, Judged, Trial, run_all};
+use dashboards::campaign::{Extent, Judged, Trial, Trouble, run_all};
 use tracer::{
     analyze::analyze,
-    judge::{Verdict, rules::Kind},
+    judge::{
+        Verdict,
+        annotations::{Version, known_splat},
+        rules::Kind,
+    },
     trace::Trace,
 };
 use workloads::lab::{CommandJob, FilesystemKind, RoundSpec, Vm, VmSpec};
@@ -79,7 +83,15 @@ fn virtiofs_is_clean_but_for_the_pinned_pages_that_it_lends() {
         workload.scenario = scenario.to_owned();
     }
     let outcome = on_site(directory.path(), |site, say| trial.run(site, say)).unwrap();
-    assert!(outcome.trouble.is_empty(), "{:?}", outcome.trouble);
+    // stat(2) of a file that has changed on the server has the kernel complain of itself.
+    let version = Version::parse(SERIES);
+    for complaint in &outcome.trouble {
+        let known = version.and_then(|version| known_splat(&complaint.text, version));
+        assert!(
+            complaint.trouble == Trouble::Splat && known.is_some(),
+            "{complaint:?}"
+        );
+    }
     let [punch, lending] = &outcome.judged[..] else {
         panic!("{} workloads were judged", outcome.judged.len());
     };

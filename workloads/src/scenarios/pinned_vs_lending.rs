@@ -2,6 +2,7 @@
 //! another file: it must not be lent before the pin is gone.
 
 use std::fs::File;
+use std::io::{PipeReader, PipeWriter};
 use std::os::unix::fs::FileExt;
 
 use super::error::Error;
@@ -10,7 +11,7 @@ use super::faulter::Habit;
 use super::kernel::VirtiofsHost;
 use super::ledger::Family;
 use super::pages::PAGE;
-use super::pinned_vs_truncate::{Pinned, hold};
+use super::pinned_vs_truncate::{Pinned, hold, wait};
 use super::run::Run;
 use super::setup::{Cast, Setup, solo};
 use super::target::Target;
@@ -21,7 +22,7 @@ pub const SCENARIO: Scenario = Scenario {
     summary: "open a file whose pages are pinned, and read another than fits virtiofs's window",
     needs: Needs::Virtiofs,
     lacks: Lacks::Windows,
-    cast: |setup| cast(setup, (PIECE / PAGE) as u32),
+    cast: lending,
 };
 
 /// The same, of a file that has several pieces of the window, one of which it wants back from itself. In no suite: it
@@ -30,7 +31,7 @@ pub const SCENARIO: Scenario = Scenario {
 pub const OWN: Scenario = Scenario {
     name: "pinned-vs-reclaim",
     summary: "the same, of a file that wants its own pieces back; kernels so far do not survive it",
-    cast: |setup| cast(setup, u32::MAX),
+    cast: reclaim,
     ..SCENARIO
 };
 
@@ -42,34 +43,52 @@ const PIECES: u64 = 15;
 /// What it is full of.
 const FILLER: u8 = 0xb5;
 
-fn cast(setup: &mut Setup, most: u32) -> Result<Cast, Error> {
+fn lending(setup: &mut Setup) -> Result<Cast, Error> {
     // For the fault threads; what they map of a file has an entry again at once.
     setup.file(Family::Fixed, 0, Habit::default())?;
-    let target = setup.small_bystander(most)?;
-    let other = setup.nameless()?;
-    let call = |source| Error::call("write", source);
-    for piece in 0..PIECES {
-        let block = [FILLER; 4096];
-        other.write_all_at(&block, piece * PIECE).map_err(call)?;
-    }
+    let target = setup.small_bystander((PIECE / PAGE) as u32)?;
+    let other = more_than_fits(setup)?;
     let host = VirtiofsHost::open();
-    let pipe = std::io::pipe().map_err(|source| Error::call("pipe", source))?;
-    let (mut output, input) = pipe;
+    let (mut output, input) = pipe()?;
     Ok(solo(move |run| {
         hold(run, &target, Pinned::Clean, (&input, &mut output), |run| {
-            disturb(run, &target, &other, host.as_ref())
+            drop_pages(run, &target, host.as_ref())?;
+            want_all(&other)
         })
     }))
 }
 
-/// Has pages of the file dropped, and wants all of the window. The order is the worst one; often enough one of the two is
-/// left out.
-fn disturb(
-    run: &mut Run,
-    target: &Target,
-    other: &File,
-    host: Option<&VirtiofsHost>,
-) -> Result<(), Error> {
+fn reclaim(setup: &mut Setup) -> Result<Cast, Error> {
+    let target = setup.file(Family::Fixed, 0, Habit::default())?;
+    let other = more_than_fits(setup)?;
+    let (mut output, input) = pipe()?;
+    let pinned = target.clone();
+    let pin = move |run: &mut Run| hold(run, &pinned, Pinned::Clean, (&input, &mut output), wait);
+    // Whoever wants a piece of a file takes one back from it, if it has any.
+    let read = move |_: &mut Run| {
+        want_all(&other)?;
+        read_pieces(&target.file, target.size() / PIECE)
+    };
+    Ok(vec![Box::new(pin), Box::new(read)])
+}
+
+fn pipe() -> Result<(PipeReader, PipeWriter), Error> {
+    std::io::pipe().map_err(|source| Error::call("pipe", source))
+}
+
+fn more_than_fits(setup: &Setup) -> Result<File, Error> {
+    let other = setup.nameless()?;
+    for piece in 0..PIECES {
+        let block = [FILLER; 4096];
+        other
+            .write_all_at(&block, piece * PIECE)
+            .map_err(|source| Error::call("write", source))?;
+    }
+    Ok(other)
+}
+
+/// Has pages of the file dropped, in one of two ways, or often enough not.
+fn drop_pages(run: &mut Run, target: &Target, host: Option<&VirtiofsHost>) -> Result<(), Error> {
     let all = target.whole();
     match (run.rng().below(8), host) {
         (0 | 1, _) => {}
@@ -91,13 +110,17 @@ fn disturb(
             })?;
         }
     }
-    if run.rng().one_in(4) {
-        return Ok(());
-    }
+    Ok(())
+}
+
+fn want_all(other: &File) -> Result<(), Error> {
+    read_pieces(other, PIECES)
+}
+
+fn read_pieces(file: &File, pieces: u64) -> Result<(), Error> {
     let mut byte = [0];
-    for piece in 0..PIECES {
-        other
-            .read_exact_at(&mut byte, piece * PIECE)
+    for piece in 0..pieces {
+        file.read_exact_at(&mut byte, piece * PIECE)
             .map_err(|source| Error::call("pread", source))?;
     }
     Ok(())

@@ -71,7 +71,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
 
 /// Until an operation has ended that did not have to wait for the pin, or for long enough that one which does is
 /// surely interrupted: there is nothing else to wait for, since it must not end before the pin does.
-fn wait(run: &mut Run) -> Result<(), Error> {
+pub(super) fn wait(run: &mut Run) -> Result<(), Error> {
     let longest = Duration::from_micros(run.rng().below(LONGEST).into());
     let (begun, done) = (Instant::now(), run.stage().operations());
     while begun.elapsed() < longest
