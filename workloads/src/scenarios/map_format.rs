@@ -26,7 +26,7 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file_of(Family::Fixed, Habit::default(), |file| {
         let _ = set_attribute(file, Attribute::Extents, false);
     })?;
-    let truncated = truncate(target.clone());
+    let truncated = truncate(target.clone(), false);
     let mut extents = true;
     let formatted: Act = Box::new(move |run| {
         let whole = target.whole();

@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::block::Cell;
 use super::error::Error;
@@ -28,16 +29,18 @@ const TAIL: u32 = 256;
 
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
-    Ok(vec![truncate(target)])
+    // Others, who have it too, do not expect to find nothing.
+    let alone = !setup.scene().mixed.load(Ordering::Relaxed);
+    Ok(vec![truncate(target, alone)])
 }
 
 /// Cuts tails of the file off and puts holes in their place.
-pub fn truncate(target: Arc<Target>) -> Act {
+pub fn truncate(target: Arc<Target>, alone: bool) -> Act {
     target.will_truncate();
     let last = target.whole().count();
     let within = target.tail(Page(last.saturating_sub(TAIL)));
     Box::new(move |run| {
-        if run.rng().one_in(16) {
+        if alone && run.rng().one_in(16) {
             return empty(run, &target);
         }
         let first = run.aim_within(&target, within).first();
