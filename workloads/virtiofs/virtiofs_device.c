@@ -224,6 +224,11 @@ static struct node *create(u64 parent, const char *name, u32 mode)
 	return NULL;
 }
 
+static u64 valid_seconds(void)
+{
+	return cache_always ? CACHE_SECONDS : 0;
+}
+
 static void fill_attr(struct fuse_attr *attr, u64 id)
 {
 	struct node *node = node_of(id);
@@ -231,7 +236,6 @@ static void fill_attr(struct fuse_attr *attr, u64 id)
 	memset(attr, 0, sizeof(*attr));
 	attr->ino = id;
 	attr->blksize = PAGE_SIZE;
-	attr->nlink = 1;
 	if (!node) {
 		attr->mode = S_IFDIR | 0755;
 		attr->nlink = 2;
@@ -252,7 +256,7 @@ static int fill_entry(u8 *out, struct node *node)
 	memset(entry, 0, sizeof(*entry));
 	entry->nodeid = id_of(node);
 	entry->generation = node->generation;
-	entry->attr_valid = entry->entry_valid = cache_always ? CACHE_SECONDS : 0;
+	entry->attr_valid = entry->entry_valid = valid_seconds();
 	fill_attr(&entry->attr, id_of(node));
 	node->lookups++;
 	return sizeof(*entry);
@@ -301,7 +305,7 @@ static int serve_getattr(struct request *request)
 	struct fuse_attr_out *out = (void *)request->out;
 
 	memset(out, 0, sizeof(*out));
-	out->attr_valid = cache_always ? CACHE_SECONDS : 0;
+	out->attr_valid = valid_seconds();
 	fill_attr(&out->attr, request->header->nodeid);
 	return sizeof(*out);
 }

@@ -40,51 +40,54 @@ const HUGE: &str = "pmd-vs-pte";
 /// Arguments of mkfs.xfs by which they come about in a small filesystem; mkfs.ext4 needs none.
 const ALIGNED: &str = "-m reflink=1 -d su=2m,sw=1,agcount=2 -l size=64m";
 
-/// A filesystem that goes ways of its own through the page cache, and what shows it.
-struct Rarer {
+/// A filesystem made and mounted in a way that only these scenarios are for.
+struct Special {
     filesystem: FilesystemKind,
+    dax: bool,
     mkfs: Option<&'static str>,
     options: Option<&'static str>,
     scenarios: &'static [&'static str],
 }
 
-/// Blocks smaller than a page; data that are journalled.
-const RARER: [Rarer; 3] = [
-    Rarer {
+const SPECIAL: [Special; 6] = [
+    Special {
         filesystem: FilesystemKind::Xfs,
+        dax: true,
+        mkfs: Some(ALIGNED),
+        options: None,
+        scenarios: &[HUGE],
+    },
+    // Blocks smaller than a page go ways of their own through the page cache.
+    Special {
+        filesystem: FilesystemKind::Xfs,
+        dax: false,
         mkfs: Some("-m reflink=1 -b size=1024"),
         options: None,
-        scenarios: &RARER_SCENARIOS,
+        scenarios: &CACHED,
     },
-    Rarer {
+    Special {
         filesystem: FilesystemKind::Ext4,
+        dax: false,
         mkfs: Some("-b 1024"),
         options: None,
-        scenarios: &RARER_SCENARIOS,
+        scenarios: &CACHED,
     },
-    // Without the insertion, by which a stock 6.1 loses stores: it empties the journal before it takes the locks
-    // (fs/ext4/extents.c:ext4_insert_range); later kernels flush under them.
-    Rarer {
+    // So do data that are journalled. Without the insertion, by which a stock 6.1 loses stores: it empties the journal
+    // before it takes the locks (fs/ext4/extents.c:ext4_insert_range); later kernels flush under them.
+    Special {
         filesystem: FilesystemKind::Ext4,
+        dax: false,
         mkfs: None,
         options: Some("data=journal"),
-        scenarios: RARER_SCENARIOS.split_at(4).0,
+        scenarios: CACHED.split_at(4).0,
     },
-];
-const RARER_SCENARIOS: [&str; 5] = [
-    "punch-vs-fault",
-    "truncate-vs-fault",
-    "mkwrite-vs-punch",
-    "zero-vs-fault",
-    "insert-vs-fault",
-];
-
-/// What virtiofs can do, with mount options: fs/fuse/file.c:fuse_file_fallocate punches and zeroes, and moves nothing. With
-/// `cache=auto` open(2) and stat(2) drop what others may have changed, which no kernel so far does in the right way.
-const VIRTIOFS: [(Option<&str>, &[&str]); 2] = [
-    (
-        None,
-        &[
+    // fs/fuse/file.c:fuse_file_fallocate punches and zeroes, and moves nothing.
+    Special {
+        filesystem: FilesystemKind::Virtiofs,
+        dax: true,
+        mkfs: None,
+        options: None,
+        scenarios: &[
             "punch-vs-fault",
             "truncate-vs-fault",
             "mkwrite-vs-punch",
@@ -98,11 +101,22 @@ const VIRTIOFS: [(Option<&str>, &[&str]); 2] = [
             "unlink-mapped",
             "pinned-vs-truncate",
         ],
-    ),
-    (
-        Some("cache=auto"),
-        &["pinned-vs-lending", "truncate-vs-fault"],
-    ),
+    },
+    // open(2) and stat(2) drop what others may have changed, which no kernel so far does in the right way.
+    Special {
+        filesystem: FilesystemKind::Virtiofs,
+        dax: true,
+        mkfs: None,
+        options: Some("cache=auto"),
+        scenarios: &["pinned-vs-lending", "truncate-vs-fault"],
+    },
+];
+const CACHED: [&str; 5] = [
+    "punch-vs-fault",
+    "truncate-vs-fault",
+    "mkwrite-vs-punch",
+    "zero-vs-fault",
+    "insert-vs-fault",
 ];
 
 /// All that a filesystem can do, in one.
@@ -245,15 +259,11 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
             .collect(),
     };
     let thorough = suite != Suite::Smoke;
-    let rarer = RARER.iter().filter(|rarer| rarer.filesystem == filesystem);
-    let rarer = rarer.map(|rarer| Variant {
-        options: rarer.options.map(str::to_owned),
-        scenarios: rarer
-            .scenarios
-            .iter()
-            .map(|&name| name.to_owned())
-            .collect(),
-        ..variant(false, rarer.mkfs)
+    let special = SPECIAL.iter().filter(|one| one.filesystem == filesystem);
+    let special = special.map(|one| Variant {
+        options: one.options.map(str::to_owned),
+        scenarios: one.scenarios.iter().map(|&name| name.to_owned()).collect(),
+        ..variant(one.dax, one.mkfs)
     });
     match filesystem {
         FilesystemKind::Xfs => {
@@ -266,28 +276,17 @@ fn of_suite(suite: Suite, filesystem: FilesystemKind) -> Vec<Variant> {
                     variant(false, shared),
                     variant(true, exchange),
                     variant(false, exchange),
-                    Variant {
-                        scenarios: vec![HUGE.to_owned()],
-                        ..variant(true, Some(ALIGNED))
-                    },
                 ])
-                .chain(rarer)
+                .chain(special)
                 .collect()
         }
-        FilesystemKind::Virtiofs => VIRTIOFS
-            .iter()
-            .map(|&(options, scenarios)| Variant {
-                options: options.map(str::to_owned),
-                scenarios: scenarios.iter().map(|&name| name.to_owned()).collect(),
-                ..variant(true, None)
-            })
-            .collect(),
+        FilesystemKind::Virtiofs => special.collect(),
         FilesystemKind::Ext4 => {
             let no_journal = thorough.then(|| variant(true, Some("-b 4096 -O ^has_journal")));
             [variant(true, None), variant(false, None)]
                 .into_iter()
                 .chain(no_journal)
-                .chain(rarer)
+                .chain(special)
                 .collect()
         }
     }
@@ -452,12 +451,8 @@ mod tests {
 
     #[test]
     fn smoke_leaves_no_scenario_out_and_full_no_workload_of_smoke() {
-        let kinds = [
-            FilesystemKind::Xfs,
-            FilesystemKind::Ext4,
-            FilesystemKind::Virtiofs,
-        ];
-        let of = |suite| workloads(suite, &Config::default(), &kinds, &[], None).unwrap();
+        let all = FilesystemKind::ALL;
+        let of = |suite| workloads(suite, &Config::default(), &all, &[], None).unwrap();
         let (smoke, full) = (of(Suite::Smoke), of(Suite::Full));
         let played: BTreeSet<&str> = smoke.iter().map(|one| one.scenario.as_str()).collect();
         let mut all: BTreeSet<&str> = SCENARIOS.iter().map(|one| one.name).collect();

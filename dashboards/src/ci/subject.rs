@@ -46,13 +46,6 @@ pub struct Prepared {
     pub filesystems: Vec<FilesystemKind>,
 }
 
-/// What there is on any kernel.
-const ALL: [FilesystemKind; 3] = [
-    FilesystemKind::Xfs,
-    FilesystemKind::Ext4,
-    FilesystemKind::Virtiofs,
-];
-
 impl FromStr for Subject {
     type Err = String;
 
@@ -187,7 +180,7 @@ fn whole(kernel: Kernel) -> Result<Prepared> {
     Ok(Prepared {
         kernel,
         overrides: Vec::new(),
-        filesystems: ALL.to_vec(),
+        filesystems: FilesystemKind::ALL.to_vec(),
     })
 }
 
@@ -220,7 +213,7 @@ fn parts(patch: &str) -> Result<Vec<(FilesystemKind, String)>> {
                 .find(|path| *path != "/dev/null")
                 .unwrap_or_default();
             let path = path.split_once('/').map_or(path, |(_, path)| path);
-            current = ALL
+            current = FilesystemKind::ALL
                 .into_iter()
                 .find(|kind| path.starts_with(&format!("fs/{}/", kind.module())));
             if current.is_none() {

@@ -10,7 +10,7 @@ use crate::{
         engine::Engine,
         finding::{Act, Key, LockSeen, Party, Role, Witness},
         inode::{Files, InodeIndex},
-        lockset::{Hold, LockSet},
+        lockset::LockSet,
         operations::Operation,
         order::Doing,
         owed::{Broken, extent_lock},
@@ -388,14 +388,13 @@ impl Engine {
         self.size_disorder((task, locks), change, what, event);
     }
 
-    /// DAX entries of the span are dropped, of a file whose pages are lent memory; with the hold at the last look or
-    /// teardown there.
+    /// DAX entries of the span are about to be dropped, of a file whose pages are lent memory.
     pub(super) fn dropped_entries(
         &mut self,
         task: TaskId,
         locks: &LockSet,
         change: &mut ChangeScope,
-        (range, invalidation): (ByteRange, Option<Option<Hold>>),
+        range: ByteRange,
         event: &Event,
     ) {
         let Some(subject) = change.subject(event.inode) else {
@@ -415,7 +414,7 @@ impl Engine {
         }
         let facts = ChangeFacts {
             now: locks.find(inode, class),
-            invalidation,
+            invalidation: subject.last_invalidation(range).map(|last| last.hold),
             ..ChangeFacts::default()
         };
         let pins = || {

@@ -739,9 +739,10 @@ impl Engine {
         let time = Nanos(event.head.time);
         let hold = task.locks.find(inode, LockClass::InvalidateLock);
         let range = span.bytes(event.a, event.b, block_bits);
-        let mut before = None;
+        if how.drops() {
+            self.dropped_entries(task.id, &task.locks, change, range, event);
+        }
         if let Some(subject) = change.subject_mut(event.inode) {
-            before = subject.last_invalidation(range).map(|last| last.hold);
             subject.invalidated(Invalidation {
                 range,
                 time,
@@ -758,7 +759,6 @@ impl Engine {
         }
         if how.drops() {
             self.dropped(task.id, &task.locks, change, range, event);
-            self.dropped_entries(task.id, &task.locks, change, (range, before), event);
         }
         self.torn_later(change, event.inode, range, (how.unmaps(dax), how.drops()));
         if let Some(window) = self.window(inode, change.id) {

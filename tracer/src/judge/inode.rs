@@ -130,8 +130,8 @@ impl File {
 
     /// True if there are rules for it.
     pub fn is_judged(&self) -> bool {
-        let table = self.filesystem.and_then(FilesystemKind::table);
-        table.is_some_and(|table| self.meta.dax || !table.dax_only)
+        let table = || self.filesystem.and_then(FilesystemKind::table);
+        self.meta.dax || table().is_some_and(|table| !table.dax_only)
     }
 
     /// An operation begins, which may change the file, or only reads it, and found it `size` bytes long. Its number, if

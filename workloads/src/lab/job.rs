@@ -41,6 +41,9 @@ pub enum FilesystemKind {
 }
 
 impl FilesystemKind {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Xfs, Self::Ext4, Self::Virtiofs];
+
     /// Name of the kernel module, and of the type for mount(2).
     pub fn module(self) -> &'static str {
         match self {
@@ -75,9 +78,7 @@ impl FilesystemKind {
 
     /// Name from text.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Xfs, Self::Ext4, Self::Virtiofs]
-            .into_iter()
-            .find(|kind| kind.module() == text)
+        Self::ALL.into_iter().find(|kind| kind.module() == text)
     }
 }
 

@@ -133,9 +133,7 @@ pub(super) fn build_external(
                 fs::write(tree.join(file), text)?;
             }
             make(&headers, &tree, name, &[], &staging.dir.join("build.log"))?;
-            let object = format!("{name}.ko");
-            strip(&tree.join(&object), &staging.dir.join(&object))?;
-            fs::remove_dir_all(&tree).context("cannot remove the build tree")
+            leave_object(&tree, &tree, name, &staging.dir)
         },
     )?;
     Ok(item.join(format!("{name}.ko")))
@@ -144,10 +142,15 @@ pub(super) fn build_external(
 /// Leaves the module's stripped object and the build's log in `result`, and nothing of the tree.
 fn compile(headers: &Path, tree: &Path, filesystem: FilesystemKind, result: &Path) -> Result<()> {
     make_filesystem(headers, tree, filesystem, &result.join("build.log"))?;
-    let object = format!("{}.ko", filesystem.module());
-    let built = tree.join(source_dir(filesystem)).join(&object);
-    strip(&built, &result.join(&object))?;
-    require_types(&result.join(&object))?;
+    let name = filesystem.module();
+    leave_object(tree, &tree.join(source_dir(filesystem)), name, result)?;
+    require_types(&result.join(format!("{name}.ko")))
+}
+
+/// Leaves what was built in a directory of the tree, stripped, in `result`, and nothing of the tree.
+fn leave_object(tree: &Path, directory: &Path, name: &str, result: &Path) -> Result<()> {
+    let object = format!("{name}.ko");
+    strip(&directory.join(&object), &result.join(&object))?;
     fs::remove_dir_all(tree).context("cannot remove the build tree")
 }
 

@@ -2,7 +2,6 @@
 //! another file: it must not be lent before the pin is gone.
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter};
 use std::os::unix::fs::FileExt;
 
 use super::error::Error;
@@ -11,7 +10,7 @@ use super::faulter::Habit;
 use super::kernel::VirtiofsHost;
 use super::ledger::Family;
 use super::pages::PAGE;
-use super::pinned_vs_truncate::{Pinned, hold, wait};
+use super::pinned_vs_truncate::{Pinned, hold, pipe, wait};
 use super::run::Run;
 use super::setup::{Cast, Setup, solo};
 use super::target::Target;
@@ -70,10 +69,6 @@ fn reclaim(setup: &mut Setup) -> Result<Cast, Error> {
         read_pieces(&target.file, target.size() / PIECE)
     };
     Ok(vec![Box::new(pin), Box::new(read)])
-}
-
-fn pipe() -> Result<(PipeReader, PipeWriter), Error> {
-    std::io::pipe().map_err(|source| Error::call("pipe", source))
 }
 
 fn more_than_fits(setup: &Setup) -> Result<File, Error> {

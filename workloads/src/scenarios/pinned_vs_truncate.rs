@@ -36,9 +36,8 @@ const LONGEST: u32 = 60_000;
 fn cast(setup: &mut Setup) -> Result<Cast, Error> {
     let target = setup.file(Family::Fixed, 0, Habit::default())?;
     target.will_truncate();
-    let pipe = std::io::pipe().map_err(|source| Error::call("pipe", source))?;
     let pinned = target.clone();
-    let (mut output, input) = pipe;
+    let (mut output, input) = pipe()?;
     let hold = move |run: &mut Run| hold(run, &pinned, Pinned::Blocks, (&input, &mut output), wait);
     let change = move |run: &mut Run| {
         let range = run.aim(&target);
@@ -67,6 +66,11 @@ fn cast(setup: &mut Setup) -> Result<Cast, Error> {
         }
     };
     Ok(vec![Box::new(change), Box::new(hold)])
+}
+
+/// What holds pages.
+pub(super) fn pipe() -> Result<(PipeReader, PipeWriter), Error> {
+    std::io::pipe().map_err(|source| Error::call("pipe", source))
 }
 
 /// Until an operation has ended that did not have to wait for the pin, or for long enough that one which does is
